@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv first, once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+QUIET := $(if $(wildcard .venv/bin/python),-q)  # pip tells its progress the first time, and little later on
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test check bench wheel clean help
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY)  ## run both halves on real data and write demo/report/index.html
+	$(BIN)/bayes-persona demo
+
+test: $(READY)  ## all tests, docstring examples included
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.foundation
+
+wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
+	$(BIN)/python tests/wheel.py
+
+# The constraints pin the versions that work together; torch is named first and exactly, which is what picks a CPU build.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@echo "Setting up .venv with $(PYTHON): about 2 GB and two to five minutes the first time, seconds after that."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check $(QUIET) -c constraints.txt torch -e '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment and what was built
+	rm -rf .venv build dist demo

@@ -1,0 +1,59 @@
+"""The command line: `bayes-persona demo`, and more as rooms open. Every option is a field of a Config, said once."""
+
+import importlib.util
+import sys
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import bayes_persona
+from bayes_persona.demo.config import Config as DemoConfig
+from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError
+
+ROOMS = {
+    "nptl": ("torch", ("torch", "scipy")),
+    "cpsrl": ("jax", ("jax", "scipy", "gymnasium")),
+    "export": ("export", ("arviz", "xarray")),
+    "demo": ("demo", ("torch", "jax", "gymnasium", "sklearn", "matplotlib", "PIL")),
+}
+"""What opens each room: the extra that pyproject.toml declares, and the modules that it brings."""
+
+
+def demo(config: Annotated[DemoConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Run both methods on real data and write a page that explains the numbers.
+
+    NPTL learns to read handwriting from a few examples and a net that has only seen print; C-PSRL learns to drive
+    Gymnasium's Taxi from a partial causal graph. Afterwards open index.html in the folder it names.
+    """
+    from bayes_persona.demo.run import run
+
+    run(config, Console())
+
+
+def info() -> None:
+    """Say which version this is, and which rooms can be entered with the packages that are installed."""
+    table = Table(title=f"bayes_persona {bayes_persona.__version__}", title_justify="left")
+    for column in ("room", "open", "to open it"):
+        table.add_column(column)
+    for room, (extra, modules) in ROOMS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        advice = f"pip install 'bayes-persona[{extra}]'  (missing: {', '.join(missing)})"
+        table.add_row(room, "no" if missing else "yes", advice if missing else "")
+    Console().print(table)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; an error of ours becomes one red sentence and exit status 1."""
+    commands = {"demo": demo, "info": info}
+    description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)
+    except (ConfigError, DataError, MismatchError, MissingExtraError, RunError) as error:
+        Console(stderr=True).print(f"[red]bayes-persona:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What the demo does: one dataclass, which is its command line, and is saved beside its page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bayes_persona.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """How large the demo is; the defaults take about three minutes on two cores."""
+
+    out: Path = Path("demo/report")
+    """Folder of the page, its pictures and its numbers."""
+    examples: int = 100
+    """Handwritten digits to learn from."""
+    particles: int = 10
+    """Posterior draws, and members of every ensemble."""
+    rho: float = 1.0
+    """Strength of NPTL's prior: how many times the data it is worth."""
+    splits: int = 5
+    """Random splits of the digits; every interval is over these."""
+    episodes: int = 250
+    """Taxi episodes of every agent."""
+    drivers: int = 3
+    """Repetitions of every agent, each with seeds of its own."""
+    seed: int = 0
+    """Names the whole demo."""
+
+    def __post_init__(self):
+        for name in ("examples", "particles", "splits", "episodes", "drivers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -1,0 +1,131 @@
+"""The main job: both acts, the table in the terminal, and the page."""
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bayes_persona import __version__
+from bayes_persona.demo import page, plots, taxi, transfer
+from bayes_persona.demo.config import Config
+from bayes_persona.metrics import Interval, mean_interval
+
+
+def run(config: Config, console: Console) -> dict[str, Any]:
+    """Do both acts, print their tables, write the page, and give the numbers."""
+    started = time.perf_counter()
+    console.print(f"NPTL: {config.splits} splits, 5 methods, {config.particles} particles …")
+    digits = transfer.compare(config)
+    console.print(page.terminal_table("From print to handwriting", *_transfer_table(digits), ours="NPTL"))
+    console.print(f"C-PSRL: {config.drivers} drivers, {config.episodes} episodes, 3 agents …")
+    rides = taxi.compare(config)
+    console.print(page.terminal_table("Gymnasium's Taxi", *_taxi_table(rides), ours="C-PSRL"))
+    seconds = time.perf_counter() - started
+    numbers = _numbers(config, digits, rides, seconds)
+    parts = {
+        "splits": str(config.splits),
+        "drivers": str(config.drivers),
+        "examples": str(config.examples),
+        "particles": str(config.particles),
+        "judged": f"{len(digits.y) // config.splits:,}",
+        "horizon": str(taxi.HORIZON),
+        "transfer_headline": _transfer_headline(digits),
+        "transfer_table": page.html_table(*_transfer_table(digits), ours="NPTL"),
+        "reliability": plots.reliability_diagram(digits),
+        "intervals": plots.score_intervals(digits),
+        "doubtful": plots.doubtful_digits(config, digits),
+        "taxi_headline": _taxi_headline(rides),
+        "taxi_table": page.html_table(*_taxi_table(rides), ours="C-PSRL"),
+        "regret": plots.regret_curves(rides),
+        "graph": plots.causal_graph(rides),
+        "command": _command(config),
+        "made": f"{seconds:.0f} seconds on {os.cpu_count()} cores ({platform.machine()}), version {__version__}",
+    }
+    page.save(config.out, parts, numbers, overview=plots.overview(digits, rides))
+    console.print(f"{seconds:.0f} seconds. Open [bold]{config.out / 'index.html'}[/bold]")
+    return numbers
+
+
+def _transfer_table(result: transfer.Result):
+    columns = ("method", "accuracy", "NLL", "ECE", "Brier")
+    rows = {
+        method: [_interval(mean_interval(values)) for values in outcome.scores.values()]
+        for method, outcome in result.outcomes.items()
+    }
+    return columns, rows
+
+
+def _taxi_table(result: taxi.Result):
+    columns = ("agent", "regret in all", "last fifth", "seconds")
+    rows = {
+        agent: [
+            _interval(mean_interval(outcome.regret.sum(axis=1)), digits=0),
+            _interval(mean_interval(taxi.last_fifth(outcome)), digits=1),
+            f"{outcome.seconds:.3f}",
+        ]
+        for agent, outcome in result.outcomes.items()
+    }
+    return columns, rows
+
+
+def _transfer_headline(result: transfer.Result) -> str:
+    ours, rival = (result.outcomes[method].scores for method in ("NPTL", "deep ensemble"))
+    nll = mean_interval(ours["nll"] - rival["nll"])
+    ece = mean_interval(ours["ece"] - rival["ece"])
+    return (
+        f"Against a deep ensemble of the same size, split by split, NPTL changes NLL by {_signed(nll)} "
+        f"and ECE by {_signed(ece)}: {_verdict(nll, 'NLL')}, {_verdict(ece, 'ECE')}."
+    )
+
+
+def _taxi_headline(result: taxi.Result) -> str:
+    ours, rival = (taxi.last_fifth(result.outcomes[agent]) for agent in ("C-PSRL", "flat PSRL"))
+    ratio, paired = ours.mean() / rival.mean(), mean_interval(ours - rival)
+    return (
+        f"In the last fifth of its episodes C-PSRL loses {ratio:.2f} times what flat PSRL does "
+        f"({_signed(paired, digits=1)} an episode, driver by driver): {_verdict(paired, 'regret')}."
+    )
+
+
+def _verdict(paired: Interval, name: str) -> str:
+    if np.isnan(paired.low):
+        return f"one repetition says nothing about {name}"
+    if paired.high < 0:
+        return f"lower {name}"
+    return f"higher {name}" if paired.low > 0 else f"no difference in {name} that this many repetitions can show"
+
+
+def _interval(interval: Interval, digits: int = 3) -> str:
+    return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
+
+
+def _signed(interval: Interval, digits: int = 3) -> str:
+    return f"{interval.mean:+.{digits}f} ({interval.low:+.{digits}f} to {interval.high:+.{digits}f})"
+
+
+def _command(config: Config) -> str:
+    changed = [(name, value) for name, value in asdict(config).items() if value != getattr(Config(), name)]
+    return " ".join(["bayes-persona demo", *(f"--{name} {value}" for name, value in changed)])
+
+
+def _numbers(config: Config, digits: transfer.Result, rides: taxi.Result, seconds: float) -> dict[str, Any]:
+    return {
+        "config": {name: str(value) if name == "out" else value for name, value in asdict(config).items()},
+        "seconds": round(seconds, 1),
+        "transfer": {
+            method: {name: values.tolist() for name, values in outcome.scores.items()}
+            for method, outcome in digits.outcomes.items()
+        },
+        "taxi": {
+            agent: {"regret": outcome.regret.round(6).tolist(), "seconds_per_episode": outcome.seconds}
+            for agent, outcome in rides.outcomes.items()
+        },
+        "edges": [
+            {"cause": cause, "effect": effect, "probability": probability, "true": rides.truth.has_edge(cause, effect)}
+            for cause, effect, probability in rides.learned.edges(data="probability")
+        ],
+    }

@@ -1,0 +1,85 @@
+"""Act two: Gymnasium's Taxi, driven by an agent that knows part of the causal graph, and by one that sees states."""
+
+import time
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+from bayes_persona.cpsrl import agents, env, graph, regret, structure
+from bayes_persona.demo.config import Config
+from bayes_persona.errors import needs_extra
+from bayes_persona.loop import run
+from bayes_persona.progress import bar
+from bayes_persona.seeds import child
+
+with needs_extra("demo"):
+    import bayes_persona_envs
+    import gymnasium
+
+HORIZON = 30
+MAX_PARENTS = 4
+KNOWN = nx.DiGraph(
+    [
+        *(("row", "row'"), ("action", "row'")),
+        *(("column", "column'"), ("action", "column'")),
+        *(("passenger", "passenger'"), ("action", "passenger'")),
+        ("destination", "destination'"),
+    ]
+)
+"""What anyone would say before driving: each variable depends on itself, and on what the driver does."""
+
+
+class Outcome(NamedTuple):
+    """What one agent lost in every episode, for every driver."""
+
+    regret: Float[np.ndarray, "drivers episodes"]
+    seconds: float
+    """Wall clock of one episode, planning and learning included."""
+
+
+class Result(NamedTuple):
+    """Every agent, and what C-PSRL's first driver learned of the graph."""
+
+    outcomes: dict[str, Outcome]
+    learned: nx.DiGraph
+    truth: nx.DiGraph
+    idle: float
+    """Regret of an episode of driving about without a passenger: what has to be beaten."""
+
+
+def compare(config: Config) -> Result:
+    """Let every agent drive as many episodes, every driver with seeds that all agents share."""
+    taxi = gymnasium.make(f"{bayes_persona_envs.__name__}:bayes_persona/Taxi-v0")
+    spec = env.spec_of(taxi)
+    states = env.flat(spec)
+    partial = graph.prior(spec, KNOWN, max_parents=MAX_PARENTS)
+    shared, sparse = (
+        agents.Config(horizon=HORIZON, alpha=0.2),
+        agents.Config(horizon=HORIZON, alpha=1 / spec.state_count),
+    )
+    kernels = {
+        "C-PSRL": agents.psrl(shared, taxi, partial),
+        "PSRL without structure": agents.psrl(shared, taxi, graph.complete(spec)),
+        "flat PSRL": agents.psrl(sparse, taxi, graph.complete(states)),
+    }
+    idle = regret.optimum(spec, horizon=HORIZON) + HORIZON  # every step costs 1
+    outcomes, first = {}, {}
+    with bar("taxi", total=len(kernels) * config.drivers) as advance:
+        for name, kernel in kernels.items():
+            started, logs = time.perf_counter(), []
+            for driver in range(config.drivers):
+                state, log = run(kernel, steps=config.episodes, seed=child(config.seed, "driver", driver))
+                logs.append([info["regret"] for info in log])
+                first.setdefault(name, state)
+                advance()
+            seconds = (time.perf_counter() - started) / (config.drivers * config.episodes)
+            outcomes[name] = Outcome(np.array(logs), seconds)
+    return Result(outcomes, structure.edge_marginals(partial, first["C-PSRL"]), graph.true_graph(spec), idle)
+
+
+def last_fifth(outcome: Outcome) -> Float[np.ndarray, " drivers"]:
+    """Give every driver's regret an episode after learning."""
+    episodes = outcome.regret.shape[1]
+    return outcome.regret[:, episodes - max(1, episodes // 5) :].mean(axis=1)

@@ -1,0 +1,120 @@
+"""What the foundation costs and what the main job shows: `python -m benchmarks.foundation [--only k10 taxi …]`."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from bayes_persona import nptl
+from bayes_persona.demo.config import Config as Demo
+from bayes_persona.demo.digits import CLASSES, handwritten, pretrained
+from bayes_persona.demo.transfer import FIT
+from bayes_persona.nptl.learner_torch import TorchLearner
+from bayes_persona.store import load_json
+from benchmarks.numpy_cpsrl import race
+from benchmarks.rows import Row, row, save
+
+Part = Literal["demo", "test", "k10", "taxi"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which parts to measure."""
+
+    only: tuple[Part, ...] = ("k10", "taxi", "demo", "test")
+    """Parts to measure; the rows of the others are kept."""
+
+
+def demo() -> list[Row]:
+    command = "make demo"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "bayes_persona.cli", "demo"], check=True)
+    seconds = time.perf_counter() - started
+    results = load_json(Demo().out / "results.json")
+    rows = [row("demo.seconds", seconds, "s", command=command, seconds=seconds)]
+
+    def add(id: str, values, unit: str) -> None:
+        rows.append(row(id, np.asarray(values), unit, command=command, seconds=seconds))
+
+    for method, scores in results["transfer"].items():
+        for score, values in scores.items():
+            add(f"demo.digits.{method.lower().replace(' ', '_')}.{score}", values, "" if score != "nll" else "nats")
+    for rival in ("fine-tuning", "deep ensemble", "distillation ensemble"):
+        for score in ("accuracy", "nll", "ece"):
+            ours, theirs = (np.array(results["transfer"][method][score]) for method in ("NPTL", rival))
+            add(f"demo.digits.nptl_minus_{rival.lower().replace(' ', '_')}.{score}", ours - theirs, "paired difference")
+    last = {}
+    for agent, outcome in results["taxi"].items():
+        regret, name = np.array(outcome["regret"]), agent.lower().replace(" ", "_")
+        last[agent] = regret[:, -max(1, regret.shape[1] // 5) :].mean(axis=1)
+        add(f"demo.taxi.{name}.regret", regret.sum(axis=1), f"in {regret.shape[1]} episodes")
+        add(f"demo.taxi.{name}.regret_last_fifth", last[agent], "an episode")
+    add("demo.taxi.c-psrl_minus_flat_psrl.regret_last_fifth", last["C-PSRL"] - last["flat PSRL"], "paired difference")
+    return rows
+
+
+def test() -> list[Row]:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pytest", "-q"], check=True)
+    seconds = time.perf_counter() - started
+    return [row("test.seconds", seconds, "s", command="make test", seconds=seconds)]
+
+
+def k10() -> list[Row]:
+    """Ten posterior samples over ten times one fine-tuning, in pairs, so that a slow moment hits both."""
+    started, repeats = time.perf_counter(), 5
+    digits = handwritten(100, seed=0, part="tuning")
+    learner = TorchLearner(pretrained(), FIT, head="head")
+    data = nptl.classification(digits.x, digits.y, CLASSES)
+    base = nptl.linear_probe(learner, data)
+    ratios = []
+    for seed in range(repeats):
+        ten = _seconds(lambda seed=seed: nptl.sample(nptl.Config(particles=10), learner, base, data, seed=seed))
+        one = np.mean(
+            [
+                _seconds(
+                    lambda seed=seed, again=again: nptl.fine_tune(learner, base.params, data, seed=10 * seed + again)
+                )
+                for again in range(3)
+            ]
+        )
+        ratios.append(ten / (10 * one))
+    seconds = time.perf_counter() - started
+    command = "python -m benchmarks.foundation --only k10"
+    return [
+        row("nptl.k10_cost_ratio.small_cnn", ratios, "NPTL K=10 / 10 fine-tunings", command=command, seconds=seconds)
+    ]
+
+
+def taxi() -> list[Row]:
+    started = time.perf_counter()
+    races = [race(episodes=100, seed=seed) for seed in range(5)]
+    ours, theirs = np.array([(one.ours, one.numpy) for one in races]).T
+    seconds = time.perf_counter() - started
+    command = "python -m benchmarks.foundation --only taxi"
+    return [
+        row("cpsrl.taxi.seconds_per_episode", ours, "s", command=command, seconds=seconds),
+        row("cpsrl.taxi.seconds_per_episode.numpy", theirs, "s", command=command, seconds=seconds),
+        row("cpsrl.taxi.episode_cost_ratio", ours / theirs, "ours / NumPy", command=command, seconds=seconds),
+    ]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main(config: Config) -> None:
+    parts = {"demo": demo, "test": test, "k10": k10, "taxi": taxi}
+    for name in config.only:
+        save("foundation", parts[name]())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

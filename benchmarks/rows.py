@@ -1,0 +1,102 @@
+"""One shape for every measurement, and the table that is made from them."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bayes_persona.metrics import mean_interval
+from bayes_persona.store import load_json, save_json, write
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number that was measured: never a target."""
+
+    id: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    command: str
+    commit: str
+    seconds: float
+    machine: str
+    date: str
+
+
+def row(id: str, values: ArrayLike, unit: str, *, command: str, seconds: float) -> Row:
+    """Make a row of independent repetitions: their mean, and its 95 % interval where there are several."""
+    repeats = np.atleast_1d(np.asarray(values, dtype=float))
+    mean, low, high = mean_interval(repeats)
+    several = len(repeats) > 1
+    return Row(
+        id=id,
+        value=round(mean, 6),
+        low=round(low, 6) if several else None,
+        high=round(high, 6) if several else None,
+        n=len(repeats),
+        unit=unit,
+        command=command,
+        commit=_commit(),
+        seconds=round(seconds, 2),
+        machine=_machine(),
+        date=date.today().isoformat(),
+    )
+
+
+def save(name: str, rows: Sequence[Row]) -> None:
+    """Write results/NAME.json, keeping rows that were not measured again, and make RESULTS.md anew."""
+    path = HERE / "results" / f"{name}.json"
+    kept = {old["id"]: old for old in (load_json(path) if path.exists() else [])}
+    kept.update({new.id: asdict(new) for new in rows})
+    save_json(path, list(kept.values()))
+    write(HERE / "RESULTS.md", _table().encode())
+
+
+def _table() -> str:
+    lines = [
+        "# Results",
+        "",
+        "Made from results/*.json by `benchmarks/rows.py`; every row can be measured again with its command.",
+        "",
+    ]
+    for path in sorted((HERE / "results").glob("*.json")):
+        about = HERE / "notes" / f"{path.stem}.md"
+        lines += [f"## {path.stem}", ""]
+        lines += [about.read_text().strip(), ""] if about.exists() else []
+        lines += [
+            "| id | value | 95 % interval | n | unit | command | commit | machine | date |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for entry in json.loads(path.read_text()):
+            interval = "" if entry["low"] is None else f"{entry['low']:.4g} to {entry['high']:.4g}"
+            cells = [f"`{entry['id']}`", f"{entry['value']:.4g}", interval, entry["n"], entry["unit"]]
+            cells += [f"`{entry['command']}`", entry["commit"], entry["machine"], entry["date"]]
+            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "none"
+
+
+def _machine() -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} threads"

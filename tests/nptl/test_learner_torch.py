@@ -1,0 +1,134 @@
+"""The torch learner: its contract, on nets with and without state of their own, and what it says to bad input."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bayes_persona import ConfigError, Data, DataError, MismatchError
+from bayes_persona.contracts import check_learner
+from bayes_persona.nptl import classification
+from bayes_persona.nptl.learner_torch import Config, TorchLearner
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 1, 4, 4)).astype(np.float32)
+Y = RNG.integers(3, size=24)
+DATA = classification(X, Y, classes=3)
+
+
+def net(*extra):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), *extra, nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+
+NETS = {
+    "plain": (net(), "3"),
+    "with BatchNorm": (net(nn.BatchNorm2d(4)), "4"),
+    "with dropout": (net(nn.Dropout(0.5)), "4"),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_learner_keeps_the_contract(name):
+    module, head = NETS[name]
+    learner = TorchLearner(module, Config(steps=5, batch=8), head=head)
+    check_learner(learner, learner.params, DATA)
+
+
+def test_fitting_leaves_the_callers_net_and_random_state_alone():
+    module, head = NETS["with dropout"]
+    before, random = {k: v.clone() for k, v in module.state_dict().items()}, torch.random.get_rng_state()
+    TorchLearner(module, Config(steps=3), head=head).fit(TorchLearner(module, head=head).params, DATA, 0)
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert not module[1].weight.grad if hasattr(module[1], "weight") else True
+
+
+def test_threads_that_share_a_learner_give_the_serial_result():
+    module, head = NETS["plain"]
+    learner = TorchLearner(module, Config(steps=20, batch=8), head=head)
+    serial = [learner.fit(learner.params, DATA, seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(lambda seed: learner.fit(learner.params, DATA, seed), range(4)))
+    for one, other in zip(serial, threaded, strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_full_batch_step_is_the_weighted_gradient():
+    torch.manual_seed(0)
+    linear = nn.Linear(2, 2)
+    x, weights = RNG.normal(size=(6, 2)).astype(np.float32), np.array([2.0, 0.5, 1, 1, 0, 1.5])
+    soft = RNG.dirichlet(np.ones(2), 6)
+    learner = TorchLearner(linear, Config(steps=1, batch=6, lr=0.1, momentum=0.0), head="")
+    after = learner.fit(learner.params, Data(x, soft, weights), seed=0)
+    weight, bias = learner.params["weight"].astype(float), learner.params["bias"].astype(float)
+    logits = x @ weight.T + bias
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    slope = (weights[:, None] * (probs - soft)).T @ x / 6
+    assert np.allclose(after["weight"], weight - 0.1 * slope, atol=1e-6)
+
+
+def test_fitting_lowers_the_loss_and_reads_the_training_set():
+    module, head = NETS["plain"]
+    learner = TorchLearner(module, Config(steps=300, batch=24, lr=0.1), head=head)
+    params = learner.fit(learner.params, DATA, 0)
+    assert (learner.predict(params, X).argmax(axis=1) == Y).mean() > 0.9
+
+
+def test_features_are_what_the_head_is_fed_with():
+    module, head = NETS["plain"]
+    learner = TorchLearner(module, head=head)
+    features = learner.features(learner.params, X)
+    logits = features @ learner.params["3.weight"].T + learner.params["3.bias"]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert features.shape == (24, 16)
+    assert np.abs(probs - learner.predict(learner.params, X)).max() < 1e-5
+
+
+def test_an_unknown_head_lists_the_linear_layers_there_are():
+    with pytest.raises(ConfigError, match="'fc' is not a linear layer of this net; there are: 3"):
+        TorchLearner(net(), head="fc")
+    with pytest.raises(ConfigError, match="there are: none"):
+        TorchLearner(nn.Sequential(nn.ReLU()), head="fc")
+
+
+def test_a_head_without_bias_is_refused():
+    with pytest.raises(ConfigError, match="has no bias"):
+        TorchLearner(nn.Sequential(nn.Linear(2, 2, bias=False)), head="0")
+
+
+def test_params_of_another_net_name_the_leaf():
+    learner = TorchLearner(net(), head="3")
+    other = {**learner.params, "3.weight": np.zeros((5, 16), np.float32)}
+    with pytest.raises(MismatchError, match=r"3\.weight: expected shape \(3, 16\), got \(5, 16\)"):
+        learner.predict(other, X)
+    with pytest.raises(MismatchError, match=r"head: 3\.weight: expected shape"):
+        learner.with_head(learner.params, np.zeros((5, 16)), np.zeros(5))
+
+
+def test_labels_wider_than_the_net_are_named():
+    learner = TorchLearner(net(), head="3")
+    with pytest.raises(MismatchError, match="the net has 3 outputs, the labels 7 classes"):
+        learner.fit(learner.params, classification(X, Y, classes=7), 0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit_and_says_where():
+    learner = TorchLearner(net(), Config(steps=50, lr=1e12), head="3")
+    with pytest.raises(DataError, match=r"fit: loss (nan|inf) at step \d+; lower lr"):
+        learner.fit(learner.params, DATA, 0)
+
+
+def test_nothing_to_predict_is_an_error():
+    learner = TorchLearner(net(), head="3")
+    with pytest.raises(DataError, match="no example to predict"):
+        learner.predict(learner.params, X[:0])
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}])
+def test_settings_that_cannot_fit_are_named(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: expected more than 0"):
+        Config(**wrong)
+    with pytest.raises(ConfigError, match="momentum"):
+        Config(momentum=1.0)

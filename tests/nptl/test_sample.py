@@ -1,0 +1,134 @@
+"""Laws of the posterior bootstrap, on a learner whose optimum is known in closed form."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bayes_persona import ConfigError, Data, MismatchError, nptl
+from bayes_persona.nptl import BaseMeasure
+from bayes_persona.weights import dirichlet_process
+
+N, CLASSES = 200, 3
+
+
+class Mean:
+    """Minimises Σ s_i ‖t_i - θ‖² exactly: θ is the weighted mean of the labels."""
+
+    def fit(self, params, data, seed):
+        return {"mean": np.average(data.y, axis=0, weights=data.weights)}
+
+    def predict(self, params, x):
+        return np.tile(params["mean"], (len(x), 1))
+
+
+def problem(n=N):
+    rng = np.random.default_rng(0)
+    data = Data(rng.normal(size=(n, 1)), np.eye(CLASSES)[rng.integers(CLASSES, size=n)], np.ones(n))
+    return data, BaseMeasure(params={"mean": np.zeros(CLASSES)}, labels=rng.dirichlet(np.ones(CLASSES), n))
+
+
+@settings(derandomize=True, max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.floats(0, 50), st.integers(0, 10_000))
+def test_the_fused_label_has_the_loss_of_both_labels(n, alpha, seed):
+    data, base = problem(n)
+    weights = dirichlet_process(n, n, alpha, seed)
+    fused = nptl.fuse(data, base, weights)
+    log_probs = np.log(np.random.default_rng(seed).dirichlet(np.ones(CLASSES), n))
+    both = -(weights.real[:, None] * data.y * log_probs + weights.pseudo[:, None] * base.labels * log_probs).sum()
+    assert np.isclose(-(fused.weights[:, None] * fused.y * log_probs).sum() / n, both)
+    assert np.isclose(fused.weights.mean(), 1)
+    assert np.allclose(fused.y.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0, 5.0])
+def test_the_draws_have_the_moments_of_the_dirichlet_process_posterior(rho):
+    # With squared loss θ = Σ w y + Σ v q, so E = Σ G_n z and Var = Σ G_n (z - E)² / (α + n + 1), exactly.
+    data, base = problem()
+    posterior = nptl.sample(nptl.Config(particles=1500, rho=rho), Mean(), base, data, seed=1)
+    draws = posterior.stacked()["mean"]
+    alpha = rho * N
+    atoms = np.concatenate([data.y, base.labels])
+    mass = np.concatenate([np.full(N, 1 / (alpha + N)), np.full(N, alpha / N / (alpha + N))])[:, None]
+    mean = (mass * atoms).sum(axis=0)
+    sd = np.sqrt((mass * (atoms - mean) ** 2).sum(axis=0) / (alpha + N + 1))
+    assert np.abs(draws.mean(axis=0) - mean).max() < 4 * (sd / np.sqrt(len(draws))).max()
+    assert np.abs(draws.std(axis=0) / sd - 1).max() < 0.08
+
+
+def test_a_strong_prior_gives_back_what_it_believes():
+    data, base = problem()
+    posterior = nptl.sample(nptl.Config(particles=5, rho=1e7), Mean(), base, data, seed=0)
+    assert np.abs(posterior.stacked()["mean"] - base.labels.mean(axis=0)).max() < 1e-3
+
+
+def test_without_a_prior_the_believed_labels_do_not_matter():
+    data, base = problem()
+    other = base._replace(labels=np.roll(base.labels, 1, axis=1))
+    config = nptl.Config(particles=3, rho=0.0)
+    one, two = (nptl.sample(config, Mean(), prior, data, seed=0).stacked()["mean"] for prior in (base, other))
+    assert np.array_equal(one, two)
+
+
+def test_particle_seven_is_the_same_however_many_are_drawn():
+    data, base = problem()
+    few, many = (nptl.sample(nptl.Config(particles=k), Mean(), base, data, seed=3) for k in (8, 12))
+    assert np.array_equal(few[7]["mean"], many[7]["mean"])
+    assert not np.array_equal(many[7]["mean"], many[8]["mean"])
+
+
+def test_an_interrupted_posterior_resumes_to_the_same_particles(tmp_path):
+    data, base = problem()
+    straight = nptl.sample(nptl.Config(particles=6), Mean(), base, data, seed=3)
+    nptl.sample(nptl.Config(particles=4), Mean(), base, data, seed=3, folder=tmp_path)
+    (tmp_path / "posterior" / "00001.safetensors").unlink()
+    resumed = nptl.sample(nptl.Config(particles=6), Mean(), base, data, seed=3, folder=tmp_path)
+    assert np.array_equal(resumed.stacked()["mean"], straight.stacked()["mean"])
+
+
+def test_a_folder_of_another_prior_is_refused(tmp_path):
+    data, base = problem()
+    nptl.sample(nptl.Config(particles=1, rho=1.0), Mean(), base, data, seed=3, folder=tmp_path)
+    with pytest.raises(MismatchError, match=r"rho was 1\.0, is now 2\.0"):
+        nptl.sample(nptl.Config(particles=1, rho=2.0), Mean(), base, data, seed=3, folder=tmp_path)
+
+
+def test_block_weights_give_the_same_posterior_spread():
+    data, base = problem()
+    exact, blocks = (
+        nptl.sample(nptl.Config(particles=1500, blocks=count), Mean(), base, data, seed=1).stacked()["mean"].std(axis=0)
+        for count in (None, 50)
+    )
+    assert np.abs(blocks / exact - 1).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"particles": 0}, "particles: expected at least 1"),
+        ({"rho": -1.0}, "rho: expected"),
+        ({"rho": np.nan}, "rho: expected"),
+    ],
+)
+def test_impossible_settings_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        nptl.Config(**arguments)
+
+
+def test_a_base_measure_of_other_data_is_refused():
+    data, base = problem()
+    with pytest.raises(MismatchError, match=r"base\.labels: expected shape \(200, 3\)"):
+        nptl.sample(nptl.Config(), Mean(), base._replace(labels=base.labels[:10]), data, seed=0)
+
+
+def test_the_distillation_ensemble_fits_the_mean_of_the_draws_labels():
+    data, base = problem()
+    distilled = nptl.distillation_ensemble(nptl.Config(particles=2, rho=3.0), Mean(), base, data, seed=0)
+    assert np.allclose(distilled[0]["mean"], (data.y.mean(axis=0) + 3 * base.labels.mean(axis=0)) / 4)
+
+
+def test_an_ensemble_of_one_is_fine_tuning():
+    data, base = problem()
+    one = nptl.fine_tune(Mean(), base.params, data, seed=5)
+    ensemble = nptl.deep_ensemble(Mean(), base.params, data, particles=1, seed=5)
+    assert np.array_equal(one[0]["mean"], ensemble[0]["mean"])
