@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bayes_persona.errors import ConfigError, DataError, RunError
+from bayes_persona.files import append_lines, load_arrays, save_arrays, write
 from bayes_persona.named import flatten, require_finite, unflatten
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
-from bayes_persona.store import Run, append_lines, load_arrays, open_run, save_arrays, write
+from bayes_persona.store import Run, open_run
 from bayes_persona.types import Info, Kernel, State
 
 
@@ -47,6 +48,7 @@ def run(
     Raises:
         ConfigError: If `steps` or `checkpoint_every` is too small.
         RunError: If the folder is damaged, or holds more steps than asked for.
+        ConfigError: If an info calls a number `step`, which is the log's own.
         DataError: If a checkpoint would hold NaN or infinite numbers; the last good checkpoint stays.
 
     >>> import numpy as np
@@ -69,8 +71,8 @@ def run(
         for step in range(saved, steps):
             batch = None if batches is None else batches(step)
             state, info = kernel.step(child(seed, "step", step), state, batch)
-            log.append(info)
-            advance(**info)
+            log.append(_numbers(info))
+            advance(**log[-1])
             if place is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 _checkpoint(place, state, log, saved)
                 saved = len(log)
@@ -79,6 +81,12 @@ def run(
 
 def _plain(config: Any) -> Any:
     return asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+
+
+def _numbers(info: Info) -> Info:
+    if "step" in info:
+        raise ConfigError("info: the log itself has a number called step; call the kernel's something else")
+    return {name: float(value) for name, value in info.items()}
 
 
 def _checkpoint(place: Run, state: Any, log: list[Info], saved: int) -> None:
@@ -103,8 +111,8 @@ def _resume(place: Run, fresh: Any, steps: int) -> tuple[Any, list[Info]]:
     if done > steps:
         raise RunError(f"{place.folder}: already at step {done}, more than the {steps} asked for; use another folder")
     try:
-        lines = [json.loads(line) for line in place.log.read_text().splitlines()[:done]]
-    except (OSError, ValueError) as error:
+        lines = [dict(json.loads(line)) for line in place.log.read_text().splitlines()[:done]]
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{place.log}: damaged ({error}); restore it or start in a new folder") from error
     if [line.get("step") for line in lines] != list(range(1, done + 1)):
         raise RunError(f"{place.log}: does not hold the {done} steps of the state beside it; start in a new folder")

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from bayes_persona.errors import ConfigError, DataError, MismatchError
+from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.named import require_finite
 
 
@@ -218,6 +218,7 @@ def mean_interval(values: Float[np.ndarray, " repeats"], level: float = 0.95) ->
     Raises:
         ConfigError: If `level` is not between 0 and 1.
         DataError: If there is no value, or one is not finite.
+        MissingExtraError: If scipy is not installed.
 
     >>> [round(end, 3) for end in mean_interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.484, 4.484]
@@ -230,7 +231,10 @@ def mean_interval(values: Float[np.ndarray, " repeats"], level: float = 0.95) ->
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, np.nan, np.nan)
-    half = _student_quantile(len(values) - 1, level) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    with needs_extra("torch"):  # or jax: both bring scipy
+        from scipy.special import stdtrit
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    half = quantile * float(np.std(values, ddof=1)) / np.sqrt(len(values))
     return Interval(mean, float(mean - half), float(mean + half))
 
 
@@ -283,11 +287,3 @@ def _midranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Rank from 1 up; tied values share the middle of their ranks."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return (count.cumsum() - (count - 1) / 2)[place]
-
-
-def _student_quantile(freedom: int, level: float) -> float:
-    """Find the t with P(|T| ≤ t) = level: T = √ν·tan θ, and θ has a density ∝ cos(θ)^(ν - 1), integrated here."""
-    angle = np.linspace(0, np.pi / 2, 100_001)
-    density = np.cos(angle).clip(0) ** (freedom - 1)
-    mass = np.append(0.0, (density[1:] + density[:-1]).cumsum())
-    return float(np.sqrt(freedom) * np.tan(np.interp(level * mass[-1], mass, angle)))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import require_finite
 from bayes_persona.progress import bar
-from bayes_persona.store import load_arrays, open_run, save_arrays
+from bayes_persona.store import open_run
 from bayes_persona.types import Params
 
 Item = TypeVar("Item")

@@ -10,7 +10,7 @@ from bayes_persona.named import require_finite, require_like
 from bayes_persona.types import Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # comparing arrays has no one answer
 class Posterior(Sequence[Params]):
     """Particles with the same names and shapes, checked once, here.
 

@@ -4,7 +4,7 @@ With a prior F ~ DP(α, F_π) on the law of the data, and F_π represented by m 
 examples and the m atoms the weights of Dirichlet(1, …, 1, α/m, …, α/m) (Fong, Lyddon & Holmes 2019, algorithm 2; NPTL,
 Lee et al. 2024, section 3). α reads as *how many examples the prior is worth*; α = 0 is the Bayesian bootstrap.
 
-Everything is drawn as logarithms of gammas in float64: with α/m near 1e-5, plain gammas underflow to exactly zero.
+Gammas are drawn as logarithms: with α/m near 1e-5 plain ones underflow to zero, and where all of a side do, to NaN.
 """
 
 from typing import NamedTuple

@@ -14,8 +14,8 @@ from bayes_persona import nptl
 from bayes_persona.demo.config import Config as Demo
 from bayes_persona.demo.digits import CLASSES, handwritten, pretrained
 from bayes_persona.demo.transfer import FIT
+from bayes_persona.files import load_json
 from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.store import load_json
 from benchmarks.numpy_cpsrl import race
 from benchmarks.rows import Row, row, save
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bayes_persona.files import load_json, save_json, write
 from bayes_persona.metrics import mean_interval
-from bayes_persona.store import load_json, save_json, write
 
 HERE = Path(__file__).parent
 
@@ -89,8 +89,13 @@ def _table() -> str:
 
 
 def _commit() -> str:
-    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "none"
+    """Give the commit that was measured, and say if the code was changed since."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", HERE.parent, *words], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "*.py", "constraints.txt", "*.safetensors")
+    return (git("rev-parse", "--short", "HEAD") or "none") + (" + changes" if changed else "")
 
 
 def _machine() -> str:

@@ -14,9 +14,9 @@ from bayes_persona.demo.pretrain import Config as Pretrain
 from bayes_persona.demo.pretrain import main as pretrain
 from bayes_persona.demo.run import run
 from bayes_persona.demo.transfer import METHODS
+from bayes_persona.files import load_arrays
 from bayes_persona.metrics import accuracy
 from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.store import load_arrays
 
 SMALL = {"examples": 30, "particles": 2, "splits": 2, "episodes": 3, "drivers": 2}
 

@@ -21,7 +21,7 @@ def agrees(values, want, errors=4.5):
 
 
 def has_law(values, law):
-    """Whether draws may have this distribution: of the twelve times this is asked, chance alone says no in one per cent."""
+    """Whether draws may have this distribution: asked thirteen times, chance alone says no in about one per cent."""
     return stats.kstest(values, law).pvalue > 0.001
 
 

@@ -20,7 +20,7 @@ class Config:
     """Strength of NPTL's prior: how many times the data it is worth."""
     splits: int = 5
     """Random splits of the digits; every interval is over these."""
-    episodes: int = 250
+    episodes: int = 200
     """Taxi episodes of every agent."""
     drivers: int = 3
     """Repetitions of every agent, each with seeds of its own."""

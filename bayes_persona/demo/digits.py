@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.files import load_arrays
 from bayes_persona.seeds import generator
-from bayes_persona.store import load_arrays
 
 with needs_extra("demo"):
     import matplotlib

@@ -7,7 +7,7 @@ from string import Template
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bayes_persona.store import save_json, write
+from bayes_persona.files import save_json, write
 
 
 def save(folder: Path, parts: dict[str, str], numbers: dict, *, overview: str) -> None:

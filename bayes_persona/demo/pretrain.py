@@ -11,12 +11,12 @@ import numpy as np
 
 from bayes_persona.demo.digits import CLASSES, DigitNet, handwritten, printed
 from bayes_persona.errors import needs_extra
+from bayes_persona.files import save_arrays
 from bayes_persona.metrics import accuracy
 from bayes_persona.nptl import classification
 from bayes_persona.nptl.learner_torch import Config as Fit
 from bayes_persona.nptl.learner_torch import TorchLearner
 from bayes_persona.seeds import child
-from bayes_persona.store import save_arrays
 
 with needs_extra("demo"):
     import torch
