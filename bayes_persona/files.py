@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bayes_persona.errors import DataError, RunError
+from bayes_persona.named import fingerprint
 from bayes_persona.types import Params
 
 FORMAT = 1
@@ -172,12 +173,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _checksum(arrays: Params, about: str) -> str:
-    digest = hashlib.blake2b(about.encode(), digest_size=16)
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return hashlib.blake2b((about + fingerprint(arrays)).encode(), digest_size=16).hexdigest()
 
 
 def not_saved(path: Path, error: OSError, size: int) -> RunError:

@@ -16,6 +16,21 @@ from bayes_persona.files import load_json, save_json, write
 from bayes_persona.metrics import mean_interval
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+HEADLINES = {
+    "demo.digits.nptl.accuracy": "NPTL, 10 draws, 100 handwritten digits: accuracy",
+    "demo.digits.nptl.nll": "the same: NLL, nats",
+    "demo.digits.deep_ensemble.nll": "deep ensemble of 10, same start and steps: NLL, nats",
+    "demo.digits.nptl_minus_deep_ensemble.nll": "NPTL − deep ensemble, split by split: NLL",
+    "demo.digits.nptl_minus_fine-tuning.nll": "NPTL − fine-tuning, split by split: NLL",
+    "demo.taxi.c-psrl.regret_last_fifth": "C-PSRL on Taxi, 7 edges told: regret an episode, last fifth of the run",
+    "demo.taxi.flat_psrl.regret_last_fifth": "flat PSRL: the same (driving about costs 38)",
+    "nptl.k10_cost_ratio.small_cnn": "cost of 10 NPTL draws / 10 fine-tunings",
+    "cpsrl.taxi.episode_cost_ratio": "seconds of a C-PSRL episode / of straightforward NumPy",
+    "demo.seconds": "`make demo`, seconds",
+    "test.seconds": "`make test`, seconds",
+}
+"""The rows that the README shows, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,19 @@ def save(name: str, rows: Sequence[Row]) -> None:
     kept.update({new.id: asdict(new) for new in rows})
     save_json(path, list(kept.values()))
     write(HERE / "RESULTS.md", _table().encode())
+    write(README, with_numbers(README.read_text()).encode())
+
+
+def with_numbers(readme: str) -> str:
+    """Give the README with its table made anew from the rows."""
+    rows = {old["id"]: old for path in (HERE / "results").glob("*.json") for old in load_json(path)}
+    lines = ["| | measured | 95 % interval | n |", "|---|---|---|---|"]
+    for id, what in HEADLINES.items():
+        if id in rows:
+            lines.append(f"| {what} | {rows[id]['value']:.3g} | {_interval(rows[id])} | {rows[id]['n']} |")
+    before, start, rest = readme.partition("<!-- numbers -->\n")
+    _, end, after = rest.partition("<!-- end of numbers -->")
+    return before + start + "\n".join(lines) + "\n" + end + after
 
 
 def _table() -> str:
@@ -80,12 +108,15 @@ def _table() -> str:
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for entry in json.loads(path.read_text()):
-            interval = "" if entry["low"] is None else f"{entry['low']:.4g} to {entry['high']:.4g}"
-            cells = [f"`{entry['id']}`", f"{entry['value']:.4g}", interval, entry["n"], entry["unit"]]
+            cells = [f"`{entry['id']}`", f"{entry['value']:.4g}", _interval(entry), entry["n"], entry["unit"]]
             cells += [f"`{entry['command']}`", entry["commit"], entry["machine"], entry["date"]]
             lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _interval(entry: dict) -> str:
+    return "" if entry["low"] is None else f"{entry['low']:.3g} to {entry['high']:.3g}"
 
 
 def _commit() -> str:

@@ -14,6 +14,8 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 import bayes_persona
+from bayes_persona.files import load_json
+from benchmarks.rows import HEADLINES, with_numbers
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {
@@ -98,3 +100,10 @@ def test_a_missing_extra_is_an_error_of_ours_that_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "torch is missing; install it with: pip install 'bayes-persona[torch]'"
+
+
+def test_the_readme_shows_the_rows_that_were_measured():
+    readme = (ROOT / "README.md").read_text()
+    assert with_numbers(readme) == readme
+    rows = [row for path in (ROOT / "benchmarks/results").glob("*.json") for row in load_json(path)]
+    assert set(HEADLINES) <= {row["id"] for row in rows}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 PROBE = """
@@ -29,6 +30,7 @@ assert not missing, f"the hall must import with no extras: {missing}"
 print(f"{len(light)} modules import with no extras; {len(refused)} say which extra they need:")
 print("  " + "\\n  ".join(refused))
 """
+SHIPPED = ("py.typed", "demo/assets/digit_net.safetensors", "demo/assets/page.html")
 
 
 def main() -> None:
@@ -39,6 +41,9 @@ def main() -> None:
         bare = Path(folder) / "bare"
         venv.create(bare, with_pip=True)
         wheel = next(Path(folder).glob("*.whl"))
+        inside = set(zipfile.ZipFile(wheel).namelist())
+        missing = {f"bayes_persona/{name}" for name in SHIPPED} - inside
+        assert not missing, f"the wheel lacks {missing}"
         python = bare / "bin" / "python"
         install = [python, "-m", "pip", "install", "-q", "-c", root / "constraints.txt", wheel]
         subprocess.run(install, check=True)

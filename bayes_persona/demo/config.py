@@ -20,9 +20,9 @@ class Config:
     """Strength of NPTL's prior: how many times the data it is worth."""
     splits: int = 5
     """Random splits of the digits; every interval is over these."""
-    episodes: int = 200
+    episodes: int = 150
     """Taxi episodes of every agent."""
-    drivers: int = 3
+    drivers: int = 5
     """Repetitions of every agent, each with seeds of its own."""
     seed: int = 0
     """Names the whole demo."""

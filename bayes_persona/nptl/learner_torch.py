@@ -88,11 +88,16 @@ class TorchLearner:
         """Minimise (1/n) Σ_i s_i CE(t_i, f(x_i)) from `params`; the order of the examples comes from `seed`.
 
         Raises:
-            MismatchError: If `params` are not this net's, or the labels not as wide as its output.
+            MismatchError: If `params` are not this net's, or the net cannot take `x`, or gives other outputs than `y`.
             DataError: If the loss stops being finite.
         """
-        net, config = self._load(params).train(), self.config
+        config = self.config
         x, y, weights = (self._tensor(array) for array in data)
+        net = self._load(params)
+        outputs = self._batched(net, data.x[:1]).shape[1:]
+        if outputs != y.shape[1:]:
+            raise MismatchError(f"y: the net has {outputs.numel()} outputs, the labels {y.shape[1]} classes")
+        net.train()
         optimizer = torch.optim.SGD(
             net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
         )
@@ -104,10 +109,6 @@ class TorchLearner:
             for step in range(config.steps):
                 row = torch.as_tensor(rows[step], device=config.device)
                 logits = net(x[row])
-                if logits.shape[1:] != y.shape[1:]:
-                    raise MismatchError(
-                        f"y: the net has {logits.shape[1:].numel()} outputs, the labels {y.shape[1]} classes"
-                    )
                 losses = nn.functional.cross_entropy(logits, y[row], reduction="none")
                 loss = (weights[row] * losses).mean()
                 if not torch.isfinite(loss):
@@ -122,7 +123,7 @@ class TorchLearner:
         """Give softmax probabilities, a thousand rows at a time.
 
         Raises:
-            MismatchError: If `params` are not this net's.
+            MismatchError: If `params` are not this net's, or the net cannot take `x`.
         """
         logits = self._batched(self._load(params), x)
         return torch.softmax(logits.double(), dim=1).numpy()
@@ -130,8 +131,8 @@ class TorchLearner:
     def features(self, params: Params, x: Any) -> Float[np.ndarray, "n d"]:
         """Give what the head is fed with."""
         net = self._load(params)
-        net.get_submodule(self.head).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].cpu()))
         caught: list[torch.Tensor] = []
+        net.get_submodule(self.head).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].cpu()))
         self._batched(net, x)
         return torch.cat(caught).double().numpy()
 
@@ -161,7 +162,10 @@ class TorchLearner:
     def _batched(self, net: nn.Module, x: Any) -> torch.Tensor:
         if len(x) == 0:
             raise DataError("x: there is no example to predict")
-        return torch.cat([net(self._tensor(x[start : start + 1000])).cpu() for start in range(0, len(x), 1000)])
+        try:
+            return torch.cat([net(self._tensor(x[start : start + 1000])).cpu() for start in range(0, len(x), 1000)])
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise MismatchError(f"x: the net fails on examples of shape {np.shape(x)[1:]}: {error}") from error
 
 
 def _numpy(net: nn.Module) -> Params:

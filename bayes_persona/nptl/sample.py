@@ -9,12 +9,13 @@ s_i = n(w_i + v_i), t_i = (w_i y_i + v_i q_i) / (w_i + v_i), J_m = (1/n) Σ_i s_
 therefore costs one ordinary weighted fit.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bayes_persona.errors import ConfigError, MismatchError
+from bayes_persona.named import fingerprint
 from bayes_persona.nptl.base_measure import BaseMeasure
 from bayes_persona.parallel import Engine, map, serial
 from bayes_persona.posterior import Posterior
@@ -69,7 +70,7 @@ def sample(
         title: Name beside the progress bar; None shows no bar.
 
     Raises:
-        MismatchError: If the base measure was made for other data.
+        MismatchError: If the base measure was made for other data, or the folder holds draws of another posterior.
 
     >>> class Mean:
     ...     def fit(self, params, data, seed): return {"mean": np.average(data.y, axis=0, weights=data.weights)}
@@ -87,7 +88,7 @@ def sample(
         weighted = fuse(data, base, _weights(config, len(data.y), child(name, "weights")))
         return learner.fit(base.params, weighted, child(name, "fit"))
 
-    settings = {"seed": seed, **{key: value for key, value in asdict(config).items() if key != "particles"}}
+    settings = {"seed": seed, "rho": config.rho, "blocks": config.blocks, "data": _identity(data, base)}
     draws = range(config.particles)
     return Posterior(tuple(map(draw, draws, engine=engine, folder=folder, config=settings, title=title)))
 
@@ -104,6 +105,12 @@ def fuse(data: Data, base: BaseMeasure, weights: Weights) -> Data:
     both = real + pseudo
     share = np.divide(pseudo, both, out=np.zeros_like(both), where=both > 0)[:, None]
     return Data(data.x, (1 - share) * data.y + share * base.labels, len(both) * both / both.sum())
+
+
+def _identity(data: Data, base: BaseMeasure) -> str:
+    """Name what the particles are a posterior of, so that a folder is never resumed with other data."""
+    arrays = {"y": data.y, "weights": data.weights, "labels": base.labels, **base.params}
+    return fingerprint({**arrays, "x": data.x} if isinstance(data.x, np.ndarray) else arrays)
 
 
 def _weights(config: Config, n: int, seed: int) -> Weights:

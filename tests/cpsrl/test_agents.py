@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from bayes_persona import run
+from bayes_persona.contracts import check_kernel
 from bayes_persona.cpsrl import agents, env, graph, regret
 from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.named import flatten
-from bayes_persona.types import Kernel
 
 CONFIG = agents.Config(horizon=5, alpha=0.5)
 PRIORS = {
@@ -31,17 +31,11 @@ def kernel(request, spec, world):
 
 
 def test_every_agent_keeps_the_contract_of_a_kernel(kernel):
-    assert isinstance(kernel, Kernel)
-    first = kernel.init(0)
-    before = {name: array.copy() for name, array in flatten(first).items()}
-    state, info = kernel.step(3, first, None)
-    assert equal(first, before)
-    assert not equal(state, before)
+    check_kernel(kernel)
+    state, info = kernel.step(3, kernel.init(0), None)
+    assert not equal(state, kernel.init(0))
     assert all(isinstance(leaf, np.ndarray) for leaf in state)
     assert [type(number) for number in info.values()] == [float] * 4
-    again, same = kernel.step(3, first, None)
-    assert equal(state, again)
-    assert info == same
 
 
 def test_a_run_that_was_stopped_and_resumed_is_one_that_was_not(kernel, tmp_path):

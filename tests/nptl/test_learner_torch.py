@@ -120,6 +120,15 @@ def test_a_loss_that_is_not_finite_stops_the_fit_and_says_where():
         learner.fit(learner.params, DATA, 0)
 
 
+def test_inputs_that_the_net_cannot_take_are_named():
+    learner = TorchLearner(net(), head="3")
+    for use in (learner.predict, learner.features):
+        with pytest.raises(MismatchError, match=r"x: the net fails on examples of shape \(16,\)"):
+            use(learner.params, X.reshape(24, 16))
+    with pytest.raises(MismatchError, match=r"x: the net fails on examples of shape \(2, 4, 4\)"):
+        learner.fit(learner.params, DATA._replace(x=np.repeat(X, 2, axis=1)), 0)
+
+
 def test_nothing_to_predict_is_an_error():
     learner = TorchLearner(net(), head="3")
     with pytest.raises(DataError, match="no example to predict"):

@@ -93,6 +93,13 @@ def test_a_folder_of_another_prior_is_refused(tmp_path):
         nptl.sample(nptl.Config(particles=1, rho=2.0), Mean(), base, data, seed=3, folder=tmp_path)
 
 
+def test_a_folder_of_other_data_is_refused(tmp_path):
+    data, base = problem()
+    nptl.sample(nptl.Config(particles=1), Mean(), base, data, seed=3, folder=tmp_path)
+    with pytest.raises(MismatchError, match="data was"):
+        nptl.sample(nptl.Config(particles=1), Mean(), base, data._replace(x=data.x + 1), seed=3, folder=tmp_path)
+
+
 def test_block_weights_give_the_same_posterior_spread():
     data, base = problem()
     exact, blocks = (
