@@ -125,7 +125,7 @@ def _commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", HERE.parent, *words], capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "*.py", "constraints.txt", "*.safetensors")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "constraints.txt", "*.safetensors")
     return (git("rev-parse", "--short", "HEAD") or "none") + (" + changes" if changed else "")
 
 
