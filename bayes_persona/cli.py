@@ -53,6 +53,9 @@ def main(args: list[str] | None = None) -> None:
     except (ConfigError, DataError, MismatchError, MissingExtraError, RunError) as error:
         Console(stderr=True).print(f"[red]bayes-persona:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[red]bayes-persona:[/red] interrupted")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ with needs_extra("demo"):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, OURS, RIVAL, PLAIN = "#22262e", "#1f5fbf", "#d9822b", "#8a8f98"
+INK, OURS, RIVAL, PLAIN, WRONG = "#22262e", "#1f5fbf", "#d9822b", "#8a8f98", "#c0392b"
 COLOURS = {"NPTL": OURS, "C-PSRL": OURS, "deep ensemble": RIVAL, "flat PSRL": RIVAL, "PSRL without structure": PLAIN}
 """Ours is blue, its rival orange, everything else grey: in every picture."""
 
@@ -62,7 +62,7 @@ def doubtful_digits(config: Config, result: transfer.Result) -> str:
             first, second = np.argsort(-probs)[:2]
             said = f"{first}: {probs[first]:.0%}" + (f"\n{second}: {probs[second]:.0%}" if title == "in doubt" else "")
             right = first == digits.y_test[number]
-            axis.set_title(said, fontsize=9, color=INK if right else "#c0392b")
+            axis.set_title(said, fontsize=9, color=INK if right else WRONG)
             for spine in axis.spines.values():
                 spine.set_color("#d4d7dd")
         axes[0].set_ylabel(title)
@@ -130,7 +130,9 @@ def _draw_graph(axis: Axes, result: taxi.Result) -> None:
     for cause, effect, probability in result.learned.edges(data="probability"):
         (x, y), (x_end, y_end) = place[cause], place[effect]
         known, true = taxi.KNOWN.has_edge(cause, effect), result.truth.has_edge(cause, effect)
-        colour = INK if known else OURS if true else "#c0392b"
+        colour = INK if known else OURS if true else WRONG
+        if true and probability < 0.05:
+            axis.plot([x, x_end], [y, y_end], color=OURS, linewidth=1, linestyle=(0, (1, 3)), alpha=0.7)
         strength = {"linewidth": 0.4 + 3 * probability, "alpha": 0.05 + 0.85 * probability}
         axis.plot([x, x_end], [y, y_end], color=colour, **strength)
         if not known and probability >= 0.05:
@@ -141,9 +143,10 @@ def _draw_graph(axis: Axes, result: taxi.Result) -> None:
         left = x == 0
         axis.text(x + (-0.12 if left else 0.12), y, name, ha="right" if left else "left", va="center", fontsize=11)
         axis.plot(x, y, "o", color=INK, markersize=6)
-    for colour, label in ((INK, "told"), (OURS, "learned, true"), ("#c0392b", "believed, not true")):
+    for colour, label in ((INK, "told"), (OURS, "learned, true"), (WRONG, "believed, not true")):
         axis.plot([], [], color=colour, linewidth=3, label=label)
-    axis.legend(frameon=False, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.02), fontsize=9)
+    axis.plot([], [], color=OURS, linewidth=1, linestyle=(0, (1, 3)), label="true, not believed")
+    axis.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 0.02), fontsize=9)
     axis.set(xlim=(-1.1, 4.2))
     axis.axis("off")
 

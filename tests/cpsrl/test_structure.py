@@ -1,11 +1,14 @@
 import math
 from itertools import combinations
 
+import jax
 import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpyro.distributions import DirichletMultinomial
+from scipy.special import gammaln
 
 from bayes_persona.cpsrl import graph, structure
 from bayes_persona.cpsrl.env import FactoredSpec
@@ -46,6 +49,15 @@ def recount(x, y, parents, sizes, values):
 )
 def test_the_evidence_is_what_was_worked_out_by_hand(counts, alpha, answer):
     assert structure.log_evidence(np.array(counts), alpha) == pytest.approx(answer, abs=1e-9)
+
+
+def test_the_evidence_is_numpyros_dirichlet_multinomial():
+    counts = np.random.default_rng(0).integers(0, 6, size=(7, 4))
+    with jax.enable_x64(True):
+        law = DirichletMultinomial(np.full(4, 0.3), total_count=counts.sum(axis=1))
+        unordered = np.asarray(law.log_prob(counts))
+    orders = gammaln(counts.sum(axis=1) + 1) - gammaln(counts + 1).sum(axis=1)
+    assert abs(structure.log_evidence(counts, 0.3) - (unordered - orders).sum()) < 1e-9
 
 
 def test_two_inputs_that_matter_only_together_are_found():
