@@ -6,11 +6,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import bayes_persona
 from bayes_persona.demo.config import Config as DemoConfig
-from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError
+from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
 
 ROOMS = {
     "nptl": ("torch", ("torch", "scipy")),
@@ -27,7 +28,8 @@ def demo(config: Annotated[DemoConfig, tyro.conf.OmitArgPrefixes]) -> None:
     NPTL learns to read handwriting from a few examples and a net that has only seen print; C-PSRL learns to drive
     Gymnasium's Taxi from a partial causal graph. Afterwards open index.html in the folder it names.
     """
-    from bayes_persona.demo.run import run
+    with needs_extra("demo"):
+        from bayes_persona.demo.run import run
 
     run(config, Console())
 
@@ -40,7 +42,7 @@ def info() -> None:
     for room, (extra, modules) in ROOMS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         advice = f"pip install 'bayes-persona[{extra}]'  (missing: {', '.join(missing)})"
-        table.add_row(room, "no" if missing else "yes", advice if missing else "")
+        table.add_row(room, "no" if missing else "yes", escape(advice) if missing else "")
     Console().print(table)
 
 
@@ -51,7 +53,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)
     except (ConfigError, DataError, MismatchError, MissingExtraError, RunError) as error:
-        Console(stderr=True).print(f"[red]bayes-persona:[/red] {error}", highlight=False, soft_wrap=True)
+        message = f"[red]bayes-persona:[/red] {escape(str(error))}"  # an extra's brackets are no markup
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("[red]bayes-persona:[/red] interrupted")

@@ -76,6 +76,6 @@ pip install 'bayes-persona[torch]'
     """
     try:
         yield
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, MissingExtraError) as error:  # of nested blocks the outermost knows what is wanted
         advice = f"{error.name} is missing; install it with: pip install 'bayes-persona[{extra}]'"
         raise MissingExtraError(advice, name=error.name) from error

@@ -1,5 +1,8 @@
 """The command line: what it teaches, and how it fails."""
 
+import subprocess
+import sys
+
 import pytest
 
 from bayes_persona.cli import main
@@ -22,6 +25,16 @@ def test_every_option_of_the_demo_has_its_sentence(capsys):
 def test_info_lists_the_rooms(capsys):
     main(["info"])
     assert "nptl" in capsys.readouterr().out
+
+
+def test_without_its_extra_the_demo_says_what_to_type():
+    code = (
+        "import sys\nsys.modules['jax'] = None\n"  # what an absent package looks like to an import
+        "from bayes_persona.cli import main\nmain(['demo'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "bayes-persona: jax is missing; install it with: pip install 'bayes-persona[demo]'\n"
 
 
 def test_a_setting_that_cannot_be_is_one_sentence_and_status_one(capsys):
