@@ -30,7 +30,7 @@ assert not missing, f"the hall must import with no extras: {missing}"
 print(f"{len(light)} modules import with no extras; {len(refused)} say which extra they need:")
 print("  " + "\\n  ".join(refused))
 """
-SHIPPED = ("py.typed", "demo/assets/digit_net.safetensors", "demo/assets/page.html")
+SHIPPED = ("py.typed", "demo/assets/digit_net.safetensors", "demo/assets/page.html", "world/data/subjects.json")
 
 
 def main() -> None:
