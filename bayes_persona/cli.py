@@ -16,6 +16,7 @@ from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingE
 ROOMS = {
     "nptl": ("torch", ("torch", "scipy")),
     "cpsrl": ("jax", ("jax", "scipy", "gymnasium")),
+    "world": ("diffusion", ("PIL",)),
     "export": ("export", ("arviz", "xarray")),
     "demo": ("demo", ("torch", "jax", "gymnasium", "sklearn", "matplotlib", "PIL")),
 }
