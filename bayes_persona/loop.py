@@ -6,7 +6,6 @@ ends in the same state, bit for bit, as one that went straight through.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def run(
         raise ConfigError(f"steps={steps}, checkpoint_every={checkpoint_every}: both must be at least 1")
     state, log, place = kernel.init(child(seed, "init")), [], None
     if folder is not None:
-        place = open_run(folder, {"seed": seed, "kernel": _plain(config)})
+        place = open_run(folder, {"seed": seed, "kernel": config})
         state, log = _resume(place, state, steps)
     saved = len(log)
     with bar(title, total=steps, done=saved) as advance:
@@ -77,10 +76,6 @@ def run(
                 _checkpoint(place, state, log, saved)
                 saved = len(log)
     return state, log
-
-
-def _plain(config: Any) -> Any:
-    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
 
 
 def _numbers(info: Info) -> Info:

@@ -128,10 +128,15 @@ def load_posterior(folder: str | Path) -> Posterior:
 def _plain(config: Any) -> Any:
     """Give the config as JSON will give it back."""
     try:
-        whole = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-        return json.loads(json.dumps(whole))
+        return json.loads(json.dumps(config, default=_fields))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config: {error}; use plain numbers, strings, lists and dicts") from error
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is not plain")
 
 
 def _difference(saved: Any, asked: Any, name: str = "") -> str:

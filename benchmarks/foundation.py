@@ -8,27 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import numpy as np
 import tyro
 
 from bayes_persona import nptl
 from bayes_persona.demo.config import Config as Demo
 from bayes_persona.demo.digits import CLASSES, handwritten, pretrained
+from bayes_persona.demo.taxi import last_fifth
 from bayes_persona.demo.transfer import FIT
 from bayes_persona.files import load_json
 from bayes_persona.nptl.learner_torch import TorchLearner
 from bayes_persona.seeds import child
+from bayes_persona.world import splits
 from benchmarks.numpy_cpsrl import race
 from benchmarks.rows import Row, row, save
 
-Part = Literal["demo", "test", "k10", "taxi"]
+Part = Literal["demo", "test", "k10", "taxi", "gamma", "world"]
 
 
 @dataclass(frozen=True)
 class Config:
     """Which parts to measure."""
 
-    only: tuple[Part, ...] = ("k10", "taxi", "demo", "test")
+    only: tuple[Part, ...] = ("k10", "taxi", "gamma", "world", "demo", "test")
     """Parts to measure; the rows of the others are kept."""
 
 
@@ -54,7 +57,7 @@ def demo() -> list[Row]:
     last = {}
     for agent, outcome in results["taxi"].items():
         regret, name = np.array(outcome["regret"]), agent.lower().replace(" ", "_")
-        last[agent] = regret[:, -max(1, regret.shape[1] // 5) :].mean(axis=1)
+        last[agent] = last_fifth(regret)
         add(f"demo.taxi.{name}.regret", regret.sum(axis=1), f"in {regret.shape[1]} episodes")
         add(f"demo.taxi.{name}.regret_last_fifth", last[agent], "an episode")
     add("demo.taxi.c-psrl_minus_flat_psrl.regret_last_fifth", last["C-PSRL"] - last["flat PSRL"], "paired difference")
@@ -101,6 +104,28 @@ def taxi() -> list[Row]:
     ]
 
 
+def gamma() -> list[Row]:
+    """Why C-PSRL draws its Dirichlets with numpy: the gammas of one sampled Taxi, in either library."""
+    started, shape = time.perf_counter(), np.full(57_000, 0.2)
+    draw, rng, ratios = jax.jit(jax.random.gamma), np.random.default_rng(0), []
+    draw(jax.random.key(0), shape).block_until_ready()  # compile
+    for seed in range(10):
+        slow = _seconds(lambda seed=seed: draw(jax.random.key(seed), shape).block_until_ready())
+        ratios.append(slow / _seconds(lambda: rng.standard_gamma(shape)))
+    seconds, command = time.perf_counter() - started, "python -m benchmarks.foundation --only gamma"
+    return [row("cpsrl.gamma_cost_ratio", ratios, "jax / numpy", command=command, seconds=seconds)]
+
+
+def world() -> list[Row]:
+    started, config, pictures = time.perf_counter(), splits.Config(), 100
+    rates = [
+        _seconds(lambda seed=seed: [splits.sample(config, i, seed=seed).render() for i in range(pictures)]) / pictures
+        for seed in range(5)
+    ]
+    seconds, command = time.perf_counter() - started, "python -m benchmarks.foundation --only world"
+    return [row("world.seconds_per_picture", rates, "s", command=command, seconds=seconds)]
+
+
 def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -108,7 +133,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(config: Config) -> None:
-    parts = {"demo": demo, "test": test, "k10": k10, "taxi": taxi}
+    parts = {"demo": demo, "test": test, "k10": k10, "taxi": taxi, "gamma": gamma, "world": world}
     for name in config.only:
         save("foundation", parts[name]())
 

@@ -64,7 +64,7 @@ def _taxi_table(result: taxi.Result):
     rows = {
         agent: [
             _interval(mean_interval(outcome.regret.sum(axis=1)), digits=0),
-            _interval(mean_interval(taxi.last_fifth(outcome)), digits=1),
+            _interval(mean_interval(taxi.last_fifth(outcome.regret)), digits=1),
             f"{outcome.seconds:.3f}",
         ]
         for agent, outcome in result.outcomes.items()
@@ -83,7 +83,7 @@ def _transfer_headline(result: transfer.Result) -> str:
 
 
 def _taxi_headline(result: taxi.Result) -> str:
-    ours, rival = (taxi.last_fifth(result.outcomes[agent]) for agent in ("C-PSRL", "flat PSRL"))
+    ours, rival = (taxi.last_fifth(result.outcomes[agent].regret) for agent in ("C-PSRL", "flat PSRL"))
     ratio, paired = ours.mean() / rival.mean(), mean_interval(ours - rival)
     return (
         f"In the last fifth of its episodes C-PSRL loses {ratio:.2f} times what flat PSRL does "

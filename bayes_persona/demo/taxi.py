@@ -79,7 +79,6 @@ def compare(config: Config) -> Result:
     return Result(outcomes, structure.edge_marginals(partial, first["C-PSRL"]), graph.true_graph(spec), idle)
 
 
-def last_fifth(outcome: Outcome) -> Float[np.ndarray, " drivers"]:
+def last_fifth(regret: Float[np.ndarray, "drivers episodes"]) -> Float[np.ndarray, " drivers"]:
     """Give every driver's regret an episode after learning."""
-    episodes = outcome.regret.shape[1]
-    return outcome.regret[:, episodes - max(1, episodes // 5) :].mean(axis=1)
+    return regret[:, -max(1, regret.shape[1] // 5) :].mean(axis=1)
