@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 2
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY)  ## run both halves on real data and write demo/report/index.html
+demo: $(READY)  ## run all three parts and write demo/report/index.html
 	$(BIN)/bayes-persona demo
 
 test: $(READY)  ## all tests, docstring examples included
@@ -25,6 +25,7 @@ check: $(READY)  ## lint, types and floors
 
 bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.foundation
+	$(BIN)/python -m benchmarks.world
 
 wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
 	$(BIN)/python tests/wheel.py

@@ -12,11 +12,14 @@ from rich.table import Table
 import bayes_persona
 from bayes_persona.demo.config import Config as DemoConfig
 from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
+from bayes_persona.persona.config import Config as PersonalizeConfig
 
 ROOMS = {
     "nptl": ("torch", ("torch", "scipy")),
     "cpsrl": ("jax", ("jax", "scipy", "gymnasium")),
-    "world": ("diffusion", ("PIL",)),
+    "diffusion": ("diffusion", ("torch", "diffusers", "transformers", "peft", "PIL")),
+    "world": ("diffusion", ("torch", "diffusers", "transformers", "PIL")),
+    "persona": ("diffusion", ("torch", "diffusers", "transformers", "peft", "matplotlib")),
     "export": ("export", ("arviz", "xarray")),
     "demo": ("demo", ("torch", "jax", "gymnasium", "sklearn", "matplotlib", "PIL")),
 }
@@ -35,6 +38,19 @@ def demo(config: Annotated[DemoConfig, tyro.conf.OmitArgPrefixes]) -> None:
     run(config, Console())
 
 
+def personalize(config: Annotated[PersonalizeConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Learn a subject from a few photos, with a posterior: who it is, and how sure that is.
+
+    For example: bayes-persona personalize --photos my_robot --superclass robot --prompt "a robot on the beach"
+
+    Afterwards open index.html in the folder it names; personalization.safetensors beside it holds what was learned.
+    """
+    with needs_extra("diffusion"):
+        from bayes_persona.persona.run import run
+
+    run(config, Console())
+
+
 def info() -> None:
     """Say which version this is, and which rooms can be entered with the packages that are installed."""
     table = Table(title=f"bayes_persona {bayes_persona.__version__}", title_justify="left")
@@ -49,7 +65,7 @@ def info() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
-    commands = {"demo": demo, "info": info}
+    commands = {"demo": demo, "personalize": personalize, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)

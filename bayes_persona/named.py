@@ -106,7 +106,8 @@ def _leaves(tree: Any, prefix: str):
         fields = getattr(tree, "_fields", range(len(tree)))
         pairs = list(zip(fields, tree, strict=True))
     else:
-        yield prefix.removesuffix("."), np.asarray(tree)
+        # torch tensors may live on another device; asking for `cpu` is all that the hall knows of them
+        yield prefix.removesuffix("."), np.asarray(tree.cpu() if hasattr(tree, "cpu") else tree)
         return
     for key, branch in pairs:
         yield from _leaves(branch, f"{prefix}{key}.")

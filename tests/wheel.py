@@ -30,7 +30,15 @@ assert not missing, f"the hall must import with no extras: {missing}"
 print(f"{len(light)} modules import with no extras; {len(refused)} say which extra they need:")
 print("  " + "\\n  ".join(refused))
 """
-SHIPPED = ("py.typed", "demo/assets/digit_net.safetensors", "demo/assets/page.html", "world/data/subjects.json")
+SHIPPED = (
+    "py.typed",
+    "demo/assets/digit_net.safetensors",
+    "demo/assets/page.html",
+    "persona/assets/page.html",
+    "world/data/subjects.json",
+    "world/assets/base/unet/diffusion_pytorch_model.safetensors",
+    "world/assets/oracles/oracles.safetensors",
+)
 
 
 def main() -> None:

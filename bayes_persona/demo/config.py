@@ -8,7 +8,7 @@ from bayes_persona.errors import ConfigError
 
 @dataclass(frozen=True)
 class Config:
-    """How large the demo is; the defaults take about three minutes on two cores."""
+    """How large the demo is; the defaults take about six minutes on two cores."""
 
     out: Path = Path("demo/report")
     """Folder of the page, its pictures and its numbers."""
@@ -24,10 +24,18 @@ class Config:
     """Taxi episodes of every agent."""
     drivers: int = 5
     """Repetitions of every agent, each with seeds of its own."""
+    photos: int = 4
+    """Pictures of the person to personalize on."""
+    portraits: int = 6
+    """Members of the posterior over personalizations."""
+    portrait_steps: int = 120
+    """Steps that they are trained for, all in one pass."""
     seed: int = 0
     """Names the whole demo."""
 
     def __post_init__(self):
-        for name in ("examples", "particles", "splits", "episodes", "drivers"):
+        for name in ("examples", "particles", "splits", "episodes", "drivers", "photos", "portrait_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.portraits < 2:
+            raise ConfigError(f"portraits: expected at least 2, whose disagreement can be shown, got {self.portraits}")

@@ -1,19 +1,17 @@
 """The demo's pictures, as SVG text that goes straight into the page."""
 
-import io
-
 import numpy as np
 
-from bayes_persona.demo import taxi, transfer
+from bayes_persona.demo import portrait, taxi, transfer
 from bayes_persona.demo.config import Config
 from bayes_persona.demo.digits import handwritten
 from bayes_persona.errors import needs_extra
 from bayes_persona.metrics import mean_interval, reliability
+from bayes_persona.persona.plots import heat, show, svg
 
 with needs_extra("demo"):
-    import matplotlib
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 INK, OURS, RIVAL, PLAIN, WRONG = "#22262e", "#1f5fbf", "#d9822b", "#8a8f98", "#c0392b"
 COLOURS = {"NPTL": OURS, "C-PSRL": OURS, "deep ensemble": RIVAL, "flat PSRL": RIVAL, "PSRL without structure": PLAIN}
@@ -34,7 +32,7 @@ def reliability_diagram(result: transfer.Result) -> str:
     curve.set(xlabel="how sure it says it is", ylabel="how often it is right", xlim=(0, 1.02), ylim=(0, 1.02))
     curve.legend(frameon=False, loc="upper left")
     counts.set(xlabel="how sure it says it is", ylabel="digits", yscale="log", xlim=(0, 1.02))
-    return _svg(figure)
+    return svg(figure)
 
 
 def score_intervals(result: transfer.Result) -> str:
@@ -44,7 +42,7 @@ def score_intervals(result: transfer.Result) -> str:
     for axis, (score, title) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         _draw_scores(axis, result, score)
         axis.set_title(title, fontsize=11)
-    return _svg(figure)
+    return svg(figure)
 
 
 def doubtful_digits(config: Config, result: transfer.Result) -> str:
@@ -66,34 +64,53 @@ def doubtful_digits(config: Config, result: transfer.Result) -> str:
             for spine in axis.spines.values():
                 spine.set_color("#d4d7dd")
         axes[0].set_ylabel(title)
-    return _svg(figure)
+    return svg(figure)
 
 
 def regret_curves(result: taxi.Result) -> str:
     """Draw what each agent has lost so far, mean and 95 % interval over drivers."""
     figure = Figure(figsize=(6.2, 4.4), layout="constrained")
     _draw_regret(figure.subplots(), result)
-    return _svg(figure)
+    return svg(figure)
 
 
 def causal_graph(result: taxi.Result) -> str:
     """Draw every possible edge as strongly as the agent believes in it, and mark those that are true."""
     figure = Figure(figsize=(6.2, 4.4), layout="constrained")
     _draw_graph(figure.subplots(), result)
-    return _svg(figure)
+    return svg(figure)
 
 
-def overview(digits: transfer.Result, rides: taxi.Result) -> str:
-    """Draw the demo in one picture: how surprised each method is, what each agent loses, and what was learned."""
-    figure = Figure(figsize=(13.5, 4.2), layout="constrained", facecolor="white")
-    scores, regret, graph = figure.subplots(1, 3, width_ratios=(1.15, 1.2, 1.2))
+def overview(digits: transfer.Result, rides: taxi.Result, person: portrait.Result) -> str:
+    """Draw the demo in one picture: surprise, regret and what was learned; below it a person, and where it is open."""
+    figure = Figure(figsize=(13.5, 6.2), layout="constrained", facecolor="white")
+    halves = figure.add_gridspec(2, 1, height_ratios=(4.2, 1.9))
+    above, below = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
+    scores, regret, graph = above.subplots(1, 3, width_ratios=(1.15, 1.2, 1.2))
     _draw_scores(scores, digits, "nll")
     scores.set_title("NPTL: NLL on handwriting (low is good)", fontsize=11)
     _draw_regret(regret, rides)
     regret.set_title("C-PSRL: regret in Gymnasium's Taxi", fontsize=11)
     _draw_graph(graph, rides)
     graph.set_title("C-PSRL: what causes what", fontsize=11)
-    return _svg(figure, transparent=False)
+    _draw_person(below, person)
+    return svg(figure, transparent=False)
+
+
+def _draw_person(figure: SubFigure, result: portrait.Result) -> None:
+    """Photos, the average, some members, and where they differ: a person in one row."""
+    scene, few = result.scenes[0], 4
+    photos, members = result.photos[:few], scene.members[:few]
+    axes = figure.subplots(1, len(photos) + len(members) + 2)
+    for number, (axis, picture) in enumerate(zip(axes, photos, strict=False)):
+        show(axis, picture, f"photo {number + 1}")
+    rest = axes[len(photos) :]
+    show(rest[0], scene.averaged[0], "model average")
+    for k, pictures in enumerate(members):
+        show(rest[k + 1], pictures[0], f"member {k + 1}")
+    spread = (scene.members[:, 0] / 255).std(axis=0).mean(axis=-1)
+    heat(rest[-1], spread, float(spread.max()), "disagreement")
+    figure.suptitle("persona: a person from a few pictures, never seen by the base model", fontsize=11)
 
 
 def _draw_scores(axis: Axes, result: transfer.Result, score: str) -> None:
@@ -149,13 +166,3 @@ def _draw_graph(axis: Axes, result: taxi.Result) -> None:
     axis.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 0.02), fontsize=9)
     axis.set(xlim=(-1.1, 4.2))
     axis.axis("off")
-
-
-def _svg(figure: Figure, *, transparent: bool = True) -> str:
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    text = io.StringIO()
-    # A fixed salt and no date: the same numbers give the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "bayes_persona", "svg.fonttype": "path"}):
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=transparent)
-    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,70 @@
+"""Act three: someone whom the base model has never seen, from four pictures, with a posterior over who it is."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from bayes_persona.demo.config import Config
+from bayes_persona.diffusion import generate, pipelines
+from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
+from bayes_persona.persona import uncertainty
+from bayes_persona.persona.posterior import Config as Draw
+from bayes_persona.persona.posterior import Shown, personalize
+from bayes_persona.seeds import child
+from bayes_persona.world import oracles, splits
+
+PROMPTS = (
+    "{subject} looking happy wearing red facing front on the beach",
+    "{subject} looking surprised wearing blue with a hat facing front at night",
+)
+"""Situations that none of the photos shows."""
+NOISES = 2
+"""Pictures of each prompt that every member makes."""
+WHO = 5
+"""Of the held-out identities, this one: a woman."""
+
+
+class Scene(NamedTuple):
+    """One prompt: the average's pictures, every member's, and what the base model makes of anyone."""
+
+    prompt: str
+    averaged: UInt8[np.ndarray, "s h w 3"]
+    members: UInt8[np.ndarray, "k s h w 3"]
+    anyone: UInt8[np.ndarray, "s h w 3"]
+
+
+class Result(NamedTuple):
+    """The photos, the pictures, and how far each is from the person by the oracles' reading."""
+
+    superclass: str
+    photos: UInt8[np.ndarray, "n h w 3"]
+    scenes: tuple[Scene, ...]
+    errors: dict[str, Float[np.ndarray, " pictures"]]
+
+
+def compare(config: Config) -> Result:
+    """Personalize the embedded model, and judge its pictures beside photos and pictures of anyone."""
+    who = splits.held_out(WHO + 1, config.seed)[WHO]
+    examples = splits.photos(who, config.photos, seed=config.seed)
+    photos = Shown(np.stack([one.render().pixels for one in examples]), tuple(one.caption for one in examples))
+    pipe, adapter = pipelines.load(), TextualInversion(Subject(who.superclass))
+    draw = Draw(particles=config.portraits, steps=config.portrait_steps, rate=2e-2)
+    posterior = personalize(pipe, adapter, photos, draw, seed=config.seed, title="portraits")
+    scenes = []
+    for number, prompt in enumerate(PROMPTS):
+        start = generate.noise(pipe, NOISES, child(config.seed, "portrait", number))
+        members = uncertainty.pictures(pipe, adapter, posterior, prompt, start)
+        averaged = uncertainty.averaged(pipe, adapter, posterior, [prompt] * NOISES, start)
+        plain = adapter.subject.anyone(prompt)
+        anyone = generate.sample(pipe, [plain] * NOISES, start)
+        scenes.append(Scene(plain, averaged, members, anyone))
+    pictures = {
+        "the photos": photos.pixels,
+        "model average": np.concatenate([scene.averaged for scene in scenes]),
+        "its members": np.concatenate([picture for scene in scenes for picture in scene.members]),
+        f"a {who.superclass}, not personalized": np.concatenate([scene.anyone for scene in scenes]),
+    }
+    errors = {name: oracles.identity_error(pixels, who) for name, pixels in pictures.items()}
+    return Result(who.superclass, photos.pixels, tuple(scenes), errors)

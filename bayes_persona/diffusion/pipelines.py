@@ -1,0 +1,174 @@
+"""Text-to-image models of the Stable Diffusion class: load one from a folder, and tell it from others.
+
+Nothing here reaches for the network, unless asked to.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bayes_persona import named
+from bayes_persona.errors import ConfigError, DataError, RunError, needs_extra
+from bayes_persona.files import load_json
+
+with needs_extra("diffusion"):
+    import diffusers
+    import torch
+    import transformers
+    from diffusers import StableDiffusionPipeline
+
+CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+"""What `model_index.json` may call a model: the same networks under either name."""
+NETWORKS = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "text_encoder": ("CLIPTextModel",),
+}
+"""The networks of such a model, and the classes that each may be of."""
+
+
+def embedded() -> Path:
+    """Give the folder of the small model that comes with the package.
+
+    >>> embedded().parts[-3:]
+    ('world', 'assets', 'base')
+    """
+    return Path(str(resources.files("bayes_persona"))) / "world" / "assets" / "base"
+
+
+def load(
+    path: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None, hub: bool = False
+) -> StableDiffusionPipeline:
+    """Load a model for use: in evaluation mode, frozen, without progress bars.
+
+    Args:
+        path: Folder of a diffusers model with safetensors weights; None is the one that comes with the package.
+        device: Where it goes, such as `cpu` or `cuda`.
+        dtype: Precision of its numbers; None is float32, whatever the files hold.
+        hub: Take `path` for a name on the Hugging Face hub, which diffusers may download.
+
+    Raises:
+        ConfigError: If the device cannot be used.
+        DataError: If the folder holds no diffusers model, or one of another class.
+        RunError: If the folder is absent or damaged.
+
+    >>> load("nowhere")
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: nowhere: there is no such folder; for a name on the hub, say hub=True
+    """
+    where = embedded() if path is None else path
+    try:
+        with quiet():
+            folder = Path(StableDiffusionPipeline.download(str(where), use_safetensors=True)) if hub else Path(where)
+            pipe = _assembled(folder, _index(folder))
+    except (ConfigError, DataError, RunError):
+        raise
+    except Exception as error:  # diffusers, transformers and safetensors each have their own for a damaged folder
+        raise RunError(f"{where}: cannot be loaded ({error}); restore it or save it anew") from error
+    try:
+        with quiet():
+            pipe = pipe.to(device, torch.float32 if dtype is None else dtype)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(f"device: {device} cannot be used ({error}); cpu always can") from error
+    for part in NETWORKS:
+        getattr(pipe, part).eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def fingerprint(pipe: StableDiffusionPipeline) -> str:
+    """Give 32 letters that change when any weight does, but not with the device, nor with half precision made full.
+
+    Attached parts count: take the fingerprint of a base model while nothing is attached to it.
+
+    >>> unet = diffusers.UNet2DConditionModel(block_out_channels=(32,), down_block_types=("DownBlock2D",),
+    ...     up_block_types=("UpBlock2D",), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4)
+    >>> scheduler = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)
+    >>> pipe = StableDiffusionPipeline(None, None, None, unet, scheduler, None, None, requires_safety_checker=False)
+    >>> before = fingerprint(pipe)
+    >>> _ = torch.nn.init.zeros_(unet.conv_out.weight)
+    >>> fingerprint(pipe) == before
+    False
+    """
+    arrays = {}
+    for part in (*NETWORKS, "text_encoder_2"):
+        net = getattr(pipe, part, None)
+        for name, value in ({} if net is None else net.state_dict()).items():
+            exact = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+            arrays[f"{part}.{name}"] = exact.detach().cpu().numpy()
+    return named.fingerprint(arrays)
+
+
+def size(pipe: StableDiffusionPipeline) -> int:
+    """Give the side, in pixels, of the square pictures that a model was made for.
+
+    >>> unet = diffusers.UNet2DConditionModel(16, block_out_channels=(32,), down_block_types=("DownBlock2D",),
+    ...     up_block_types=("UpBlock2D",), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4)
+    >>> scheduler = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)
+    >>> size(StableDiffusionPipeline(None, None, None, unet, scheduler, None, None, requires_safety_checker=False))
+    128
+    """
+    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """Read what a folder says it holds, and refuse what is not a Stable Diffusion."""
+    if not folder.is_dir():
+        advice = "for a name on the hub, say hub=True"
+        if folder == embedded():
+            advice = "train it with: python -m bayes_persona.world.train_base, or give the folder of a model"
+        raise RunError(f"{folder}: there is no such folder; {advice}")
+    if not (folder / "model_index.json").is_file():
+        raise DataError(
+            f"{folder}: no model_index.json in it, so it is no diffusers model; save one with save_pretrained"
+        )
+    index = load_json(folder / "model_index.json")
+    have = index.get("_class_name") if isinstance(index, dict) else None
+    if have not in CLASSES:
+        raise DataError(f"{folder}: holds a {have}; only models of class {' or '.join(CLASSES)} can be used")
+    for part, classes in NETWORKS.items():
+        have = (index.get(part) or [None, None])[1]
+        if have not in classes:
+            raise DataError(f"{folder}: its {part} is a {have}; only {' or '.join(classes)} can be used")
+    return index
+
+
+def _assembled(folder: Path, index: dict[str, Any]) -> StableDiffusionPipeline:
+    """Load the networks one by one: only so do diffusers and transformers tell which weights were not in the files."""
+    parts = {}
+    for part in NETWORKS:
+        library, name = index[part]
+        kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+        parts[part], info = kind.from_pretrained(
+            folder / part, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        if missing := sorted(info["missing_keys"]):
+            raise RunError(
+                f"{folder / part}: lacks {len(missing)} weights, {missing[0]} first; restore it or save it anew"
+            )
+    return StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True, **parts)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the bars and warnings of diffusers and transformers from the screen: what matters is raised.
+
+    >>> with quiet():
+    ...     transformers.utils.logging.get_verbosity() == transformers.utils.logging.ERROR
+    True
+    """
+    logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    try:
+        for log in logs:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, (verbosity, bars) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()

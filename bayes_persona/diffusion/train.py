@@ -1,0 +1,189 @@
+"""Gradient training as a kernel: AdamW with warm-up, cool-down and a moving average, for base models and adapters.
+
+A step is a function of its seed, state and batch, so `loop.run` saves, resumes and logs it like any other kernel.
+"""
+
+# torch's own optimisers use these too; that they are private is only in their name
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
+from bayes_persona.types import Info
+
+with needs_extra("diffusion"):
+    import torch
+
+Tensors = dict[str, torch.Tensor]
+Loss = Callable[[Tensors, Any, torch.Generator], torch.Tensor]
+"""Gives the loss of one batch, a number, from named parameters, the batch and a generator for all that is random."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How an optimiser walks.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+
+    >>> Config(rate=0.0)
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: rate: expected a positive number, got 0.0
+    """
+
+    rate: float = 1e-3
+    """Learning rate after the warm-up."""
+    warmup: int = 100
+    """Steps over which the rate grows from nothing."""
+    cooldown_at: int | None = None
+    """Step at which the rate begins to fall to nothing; None keeps it."""
+    cooldown: int = 1000
+    """Steps over which it falls."""
+    decay: float = 0.0
+    """AdamW's weight decay."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Memory of gradients and of their squares."""
+    clip: float = 1.0
+    """Largest norm of a gradient; longer ones are shortened."""
+    average: float = 0.0
+    """Memory of the moving average of parameters; 0 keeps the last ones only."""
+    members: bool = False
+    """The first axis of every parameter is independent members: each has a gradient norm of its own to be clipped."""
+
+    def __post_init__(self):
+        for name in ("rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if not self.decay >= 0:
+            raise ConfigError(f"decay: expected at least 0, got {self.decay}")
+        for name in ("warmup", "cooldown"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least one step, got {getattr(self, name)}")
+        for name, value in (("average", self.average), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}: expected memories of at least 0 and less than 1, got {value}")
+
+    def rate_at(self, step: int) -> float:
+        """Give the learning rate of a step, counted from 0.
+
+        >>> [Config(rate=1.0, warmup=2, cooldown_at=4, cooldown=2).rate_at(t) for t in range(6)]
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+        """
+        rate = self.rate * min(1.0, (step + 1) / self.warmup)
+        if self.cooldown_at is not None:
+            rate *= min(1.0, max(0.0, 1 - (step - self.cooldown_at) / self.cooldown))
+        return rate
+
+
+class State(NamedTuple):
+    """What the next step needs: parameters, Adam's two moments, the moving average, and the number of steps done.
+
+    >>> start = AdamW({"w": np.ones(2)}, lambda params, batch, noise: params["w"].sum()).init(seed=0)
+    >>> start.params["w"].tolist(), start.first["w"].tolist(), int(start.steps)
+    ([1.0, 1.0], [0.0, 0.0], 0)
+    """
+
+    params: Tensors
+    first: Tensors
+    second: Tensors
+    average: Tensors
+    steps: np.ndarray
+
+
+class AdamW:
+    """Minimises a loss over named parameters: a kernel, so `loop.run(AdamW(…), batches, …)` trains.
+
+    Args:
+        params: Where to start: named arrays or tensors, or the `State` that another run ended with.
+        loss: The loss of one batch.
+        config: The optimiser's settings.
+        device: Where parameters live and the loss is computed.
+
+    >>> from bayes_persona.loop import run
+    >>> def loss(params, batch, noise):
+    ...     return (params["w"] - batch).square().sum()
+    >>> kernel = AdamW({"w": np.zeros(2)}, loss, Config(rate=0.1, warmup=1))
+    >>> state, log = run(kernel, lambda step: torch.tensor([1.0, 2.0]), steps=200, seed=0)
+    >>> state.params["w"].round(decimals=2).tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(
+        self, params: Mapping[str, Any] | State, loss: Loss, config: Config | None = None, *, device: str = "cpu"
+    ):
+        self.config = Config() if config is None else config
+        self.loss = loss
+        self.device = device
+        self.start = params
+
+    def init(self, seed: int) -> State:
+        """Give the start: parameters as they were given, moments zero.
+
+        Raises:
+            MismatchError: If members are trained and not every parameter has as many.
+        """
+        if isinstance(self.start, State):
+            return self.start
+        params = {
+            name: torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value).detach().float().cpu()
+            for name, value in self.start.items()
+        }
+        axes = {value.shape[:1] for value in params.values()}
+        if self.config.members and (len(axes) != 1 or torch.Size([]) in axes):
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in params.items())
+            raise MismatchError(f"params: the first axis should be the same members in all, got {shapes}")
+        zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+        return State(params, zeros, zeros, params, np.zeros((), int))
+
+    def step(self, seed: int, state: State, batch: Any) -> tuple[State, Info]:
+        """Walk one step down the gradient of the batch's loss.
+
+        Raises:
+            DataError: If the loss is not a number any more.
+        """
+        names = list(state.params)
+        params, first, second, average = ([_tensor(table[name], self.device) for name in names] for table in state[:4])
+        leaves = [value.detach().requires_grad_() for value in params]
+        noise = torch.Generator(self.device).manual_seed(seed)
+        loss = self.loss(dict(zip(names, leaves, strict=True)), batch, noise)
+        if not torch.isfinite(loss):
+            raise DataError(f"step {int(state.steps)}: the loss is {loss.item()}; a lower rate may help")
+        grads = list(torch.autograd.grad(loss, leaves))
+        config, done = self.config, int(state.steps)
+        rate = config.rate_at(done)
+        with torch.no_grad():
+            norms = _norms(grads, config.members)
+            shrink = torch.clamp(config.clip / (norms + 1e-12), max=1.0)
+            grads = [g * shrink.reshape(-1, *[1] * (g.ndim - 1)) if config.members else g * shrink for g in grads]
+            one, two = config.betas
+            first = torch._foreach_lerp(first, grads, 1 - one)
+            second = torch._foreach_lerp(second, torch._foreach_mul(grads, grads), 1 - two)
+            scale = torch._foreach_sqrt(torch._foreach_div(second, 1 - two ** (done + 1)))
+            torch._foreach_add_(scale, 1e-8)
+            params = torch._foreach_mul(params, 1 - rate * config.decay)
+            torch._foreach_addcdiv_(params, first, scale, -rate / (1 - one ** (done + 1)))
+            # The average forgets its start: early on it looks back over a tenth of the steps so far.
+            memory = min(config.average, (done + 1) / (done + 10))
+            average = torch._foreach_lerp(average, params, 1 - memory) if config.average else params
+        params, first, second, average = (
+            dict(zip(names, table, strict=True)) for table in (params, first, second, average)
+        )
+        info = {"loss": loss.item(), "gradient": norms.mean().item(), "rate": rate}
+        return State(params, first, second, average, np.array(done + 1)), info
+
+
+def _norms(grads: list[torch.Tensor], members: bool) -> torch.Tensor:
+    """Give the norm of the whole gradient, or of each member's."""
+    parts = [g.reshape(len(g) if members else 1, -1) for g in grads]
+    norms = torch.stack([part.square().sum(dim=1) for part in parts]).sum(dim=0).sqrt()
+    return norms if members else norms[0]
+
+
+def _tensor(value: Any, device: str) -> torch.Tensor:
+    """Tensors stay where they are between steps; arrays come from a checkpoint."""
+    return value.to(device) if isinstance(value, torch.Tensor) else torch.tensor(value, device=device)

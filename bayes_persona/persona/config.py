@@ -1,0 +1,60 @@
+"""What `bayes-persona personalize` takes: one dataclass, which is its command line and is saved beside its page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from bayes_persona.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a folder of photos becomes a posterior over personalized models.
+
+    Raises:
+        ConfigError: If a number is too small.
+
+    >>> Config(photos=Path("photos"), superclass="robot").particles
+    8
+    """
+
+    photos: Path
+    """Folder of pictures of one subject. Beside NAME.png, NAME.txt may say what it shows, with {subject} in it."""
+    superclass: str
+    """What the subject is, in the base model's words: robot, woman, cat, man."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """What to show; {subject}, or the superclass with an article, is where the subject goes. May be given again."""
+    out: Path = Path("personalized")
+    """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
+    base: Path | None = None
+    """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
+    method: Literal["textual_inversion", "low_rank"] = "textual_inversion"
+    """How the model is told of the subject."""
+    token: str = "<me>"
+    """The new word for the subject."""
+    particles: int = 8
+    """Members of the posterior."""
+    alpha: float = 1.0
+    """How many photos the prior is worth; 0 trusts the photos alone."""
+    steps: int = 200
+    """Steps of training, which all members take together."""
+    rate: float | None = None
+    """Learning rate; left out, what was found good for the method."""
+    pictures: int = 2
+    """Pictures of each prompt that every member makes."""
+    guidance: float | None = None
+    """Classifier-free guidance; left out, 3 for the embedded model and 7.5 for others."""
+    seed: int = 0
+    """Names the run."""
+
+    def __post_init__(self):
+        for name in ("particles", "steps", "pictures"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, or the plain subject where none was given."""
+        return self.prompt or ("{subject}",)

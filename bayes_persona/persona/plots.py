@@ -1,0 +1,94 @@
+"""Pictures of a posterior over personalizations, as SVG text that goes straight into a page."""
+
+import io
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from bayes_persona.errors import needs_extra
+
+with needs_extra("diffusion"):
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+FIRST = 8
+"""Members that are shown; more would be too small to look at."""
+
+
+def photo_strip(pixels: UInt8[np.ndarray, "n h w 3"], titles: tuple[str, ...] = ()) -> str:
+    """Show the photos in a row.
+
+    >>> photo_strip(np.zeros((2, 8, 8, 3), np.uint8))[:4]
+    '<svg'
+    """
+    figure = Figure(figsize=(1.45 * len(pixels), 1.6), layout="constrained")
+    for number, (axis, picture) in enumerate(
+        zip(figure.subplots(1, len(pixels), squeeze=False)[0], pixels, strict=True)
+    ):
+        show(axis, picture, titles[number] if titles else "")
+    return svg(figure)
+
+
+def posterior(averaged: UInt8[np.ndarray, "s h w 3"], members: UInt8[np.ndarray, "k s h w 3"]) -> str:
+    """Show the model average, the members' pictures and where they differ, a row for each common noise.
+
+    >>> posterior(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((2, 1, 8, 8, 3), np.uint8))[:4]
+    '<svg'
+    """
+    shown = members[:FIRST]
+    columns, rows = len(shown) + 2, len(averaged)
+    figure = Figure(figsize=(1.3 * columns + 0.6, 1.35 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    spread = (members / 255).std(axis=0).mean(axis=-1)
+    top = max(0.05, float(spread.max()))
+    for row in range(rows):
+        show(axes[row, 0], averaged[row], "model average" if row == 0 else "")
+        for k, pictures in enumerate(shown):
+            show(axes[row, k + 1], pictures[row], f"member {k + 1}" if row == 0 else "")
+        heat(axes[row, -1], spread[row], top, "disagreement" if row == 0 else "")
+    scale = ScalarMappable(Normalize(0, top), "magma")
+    figure.colorbar(scale, ax=axes[:, -1], shrink=0.9, label="sd over members")
+    return svg(figure)
+
+
+def show(axis: Axes, picture: UInt8[np.ndarray, "h w 3"], title: str = "") -> None:
+    """Put a picture on an axis, without ticks.
+
+    >>> show(axis := Figure().subplots(), np.zeros((8, 8, 3), np.uint8), "nobody")
+    >>> axis.get_title()
+    'nobody'
+    """
+    axis.imshow(picture, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def heat(axis: Axes, spread: Float[np.ndarray, "h w"], top: float, title: str = "") -> None:
+    """Put a map on an axis, black where it is 0 and bright where it reaches `top`.
+
+    >>> heat(axis := Figure().subplots(), np.zeros((8, 8)), top=1.0)
+    >>> axis.images[0].get_clim() == (0, 1)
+    True
+    """
+    axis.imshow(spread, cmap="magma", vmin=0, vmax=top)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+
+
+def svg(figure: Figure, *, transparent: bool = True) -> str:
+    """Give a figure as SVG text: the same numbers give the same text.
+
+    >>> svg(Figure())[:4]
+    '<svg'
+    """
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "bayes_persona", "svg.fonttype": "path"}):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=transparent)
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,36 @@
+"""A random Stable Diffusion that is small enough to run in every test, and exact copies of what a network holds."""
+
+import torch
+
+from bayes_persona.world import base_model
+
+SIZES = base_model.Config(widths=(16, 16, 16), text_width=16, text_layers=1)
+LATENT = (SIZES.latent_channels, SIZES.latent_size, SIZES.latent_size)
+"""Shape of one picture's latents."""
+
+
+def tiny(seed=0):
+    """The embedded base's architecture at its narrowest, untrained: 64 pixels, latents of shape LATENT, 40 words."""
+    pipe = base_model.pipeline(base_model.autoencoder(SIZES, seed), base_model.Denoiser(SIZES, seed), SIZES)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def noise(*shape, seed=0):
+    """Normal numbers of a shape, (n, *LATENT) for latents."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def snapshot(root):
+    """Every module by name and identity, in order, and a copy of every number."""
+    modules = [(name, id(module)) for name, module in root.named_modules(remove_duplicate=False)]
+    return modules, {name: value.clone() for name, value in root.state_dict().items()}
+
+
+def untouched(root, before):
+    """Whether a network is, object for object and bit for bit, what `snapshot` saw."""
+    modules, numbers = snapshot(root)
+    same = list(numbers) == list(before[1]) and all(torch.equal(numbers[name], before[1][name]) for name in numbers)
+    return modules == before[0] and same

@@ -1,0 +1,94 @@
+"""The personalize command, on a random model: what it writes, and what it refuses."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from bayes_persona import cli
+from bayes_persona.diffusion import adapter, pipelines
+from bayes_persona.errors import ConfigError, MismatchError
+from bayes_persona.persona.config import Config
+from bayes_persona.persona.run import run
+from tests.diffusion.tiny import tiny
+
+QUICK = {"superclass": "cat", "particles": 2, "steps": 2, "pictures": 1, "alpha": 0.0}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tiny().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number, (mode, shape) in enumerate((("RGB", (90, 70, 3)), ("RGBA", (64, 64, 4)), ("L", (50, 80)))):
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8), mode).save(folder / f"{number}.png")
+    (folder / "0.txt").write_text("{subject} on a sofa")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcome(base, photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    config = Config(photos=photos, base=base, out=out, prompt=("a cat at night", "{subject} on a sofa"), **QUICK)
+    with (out / "terminal.txt").open("w") as terminal:
+        numbers = run(config, Console(file=terminal, width=100))
+    return config, numbers
+
+
+def test_the_page_stands_alone_and_shows_every_prompt(outcome):
+    config, numbers = outcome
+    page = (config.out / "index.html").read_text()
+    words = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+    assert page.count("<svg") == 3
+    assert not re.search(r'(src|href)="(?!#|data:)', page)
+    assert "$" not in words
+    assert "&lt;me&gt; cat at night" in words
+    assert "broken.jpg" in words
+    assert list(numbers) == ["<me> cat at night", "<me> cat on a sofa"]
+
+
+def test_what_was_learned_is_saved_with_what_it_was_learned_on(outcome, base):
+    config, _ = outcome
+    found, about = adapter.load(config.out / "personalization.safetensors", base=pipelines.fingerprint(tiny()))
+    assert len(found) == 2
+    assert about["subject"]["superclass"] == "cat"
+    with pytest.raises(MismatchError, match="base model"):
+        adapter.load(config.out / "personalization.safetensors", base="another")
+
+
+def test_pictures_and_numbers_lie_beside_the_page(outcome):
+    config, _ = outcome
+    assert len(list((config.out / "pictures").glob("*.png"))) == 2 * (1 + 2)
+    assert json.loads((config.out / "results.json").read_text())["config"]["particles"] == 2
+    assert "skipped" in (config.out / "terminal.txt").read_text()
+
+
+def test_a_second_run_goes_on_from_the_first_and_ends_in_the_same_numbers(outcome):
+    config, numbers = outcome
+    before = (config.out / "personalization.safetensors").read_bytes()
+    assert run(config, Console(quiet=True)) == numbers
+    assert (config.out / "personalization.safetensors").read_bytes() == before
+
+
+def test_a_prompt_without_a_subject_is_refused_before_any_training(base, photos, tmp_path):
+    config = Config(photos=photos, base=base, out=tmp_path / "out", prompt=("a dog",), **QUICK)
+    with pytest.raises(ConfigError, match="does not name the subject"):
+        run(config, Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_is_one_sentence_and_status_one(base, tmp_path, capsys):
+    args = ["personalize", "--photos", str(tmp_path / "none"), "--superclass", "cat", "--base", str(base)]
+    with pytest.raises(SystemExit, match="1"):
+        cli.main([*args, "--out", str(tmp_path / "out")])
+    assert "none" in capsys.readouterr().err
