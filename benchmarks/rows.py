@@ -27,8 +27,13 @@ HEADLINES = {
     "demo.taxi.flat_psrl.regret_last_fifth": "flat PSRL: the same (driving about costs 38)",
     "nptl.k10_cost_ratio.small_cnn": "cost of 10 NPTL draws / 10 fine-tunings",
     "cpsrl.taxi.episode_cost_ratio": "seconds of a C-PSRL episode / of straightforward NumPy",
-    "demo.seconds": "`make demo`, seconds",
-    "test.seconds": "`make test`, seconds",
+    "oracle.identity_r2": "PersonaWorld's oracles on held-out people: R² of identity",
+    "base.background": "its base model, held-out prompts: background as asked",
+    "base.superclass": "the same: superclass",
+    "base.expression": "the same: expression (the model is young)",
+    "base.two_subjects": "the same: both of two subjects there",
+    "demo.seconds": "`make demo` before its third act, seconds",
+    "test.seconds": "`make test` before its diffusion half, seconds",
 }
 """The rows that the README shows, and what they are."""
 

@@ -39,7 +39,7 @@ def main(folder: Path = Path("docs"), seed: int = 7) -> None:
 
 def _judged(verdict: dict[str, np.ndarray], k: int) -> str:
     missed = [name for name, values in verdict.items() if values[k] == 0]
-    return f"✗ {', '.join(missed)}" if missed else "✓ all"
+    return f"misses {', '.join(missed)}" if missed else "all right"
 
 
 def _likeness(kind: str, example: splits.Example, picture: np.ndarray) -> str:
