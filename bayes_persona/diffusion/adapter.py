@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
+from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.posterior import Posterior
@@ -22,8 +23,6 @@ from bayes_persona.types import Params
 with needs_extra("diffusion"):
     import torch
     from diffusers import StableDiffusionPipeline
-
-Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,13 @@ class Subject:
     def anyone(self, text: str) -> str:
         """Give the prompt for anyone of the superclass: what the base model, which knows no subject, can be asked.
 
-        >>> Subject("robot").anyone("{subject} at night"), Subject("robot").anyone("a happy robot")
-        ('a robot at night', 'a happy robot')
+        >>> me = Subject("robot")
+        >>> me.anyone("{subject} at night"), me.anyone("a happy robot"), me.anyone("<me> alone")
+        ('a robot at night', 'a happy robot', 'a robot alone')
         """
-        return text.replace("{subject}", f"a {self.superclass}").replace(self.phrase, f"a {self.superclass}")
+        one = f"a {self.superclass}"
+        text = text.replace("{subject}", one).replace(self.phrase, one)
+        return " ".join(one if word == self.token else word for word in text.split(" "))
 
 
 class Batch(NamedTuple):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona.diffusion.adapter import Batch, Subject, Tensors, denoising_loss, members_of, require_gates
+from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.seeds import child
 from bayes_persona.types import Params

@@ -3,6 +3,7 @@
 A photo that cannot be used is never dropped silently: `skipped` names it and says why.
 """
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_ex
 from bayes_persona.files import load_json
 
 with needs_extra("diffusion"):
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (
     ".avif",
@@ -57,7 +58,7 @@ class Photos(NamedTuple):
 
 
 def read(source: str | Path | Sequence[str | Path], size: int, *, limit: int = LIMIT) -> Photos:
-    """Read photos: turned upright, over white where transparent, cut to the middle square, resized with Lanczos.
+    """Read photos: turned upright, in sRGB, over white where transparent, cut to the middle square, resized by Lanczos.
 
     Args:
         source: A folder, whose pictures are taken in the order of their names (folders in it are left alone), or files,
@@ -121,7 +122,7 @@ def picture(path: str | Path, size: int, *, limit: int = LIMIT) -> UInt8[np.ndar
                 if width * height > limit:
                     raise DataError(f"{path}: {width}×{height} is more than {limit:,} pixels; make it smaller")
                 image.draft(image.mode, (2 * size, 2 * size))  # large JPEGs: decode fewer pixels, still twice too many
-                square = ImageOps.fit(_coloured(path, _upright(image)), (size, size), Image.Resampling.LANCZOS)
+                square = ImageOps.fit(_coloured(path, _srgb(_upright(image))), (size, size), Image.Resampling.LANCZOS)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -137,6 +138,19 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except (SyntaxError, ValueError, TypeError, LookupError):  # orientation is unreadable, the picture may be fine
+        return image
+
+
+def _srgb(image: Image.Image) -> Image.Image:
+    """Convert from the camera's colours, such as Display P3, if the picture says what they are."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # the profile is unreadable, the picture may be fine
         return image
 
 

@@ -3,9 +3,6 @@
 A step is a function of its seed, state and batch, so `loop.run` saves, resumes and logs it like any other kernel.
 """
 
-# torch's own optimisers use these too; that they are private is only in their name
-# pyright: reportPrivateImportUsage=false
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -20,7 +20,6 @@ with needs_extra("diffusion"):
     import torch
     from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from tokenizers import pre_tokenizers
-    from torch import nn
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 BOS, EOS, END = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -59,27 +58,6 @@ class Config:
         return self.size // 4
 
 
-class Denoiser(nn.Module):
-    """Text encoder and U-Net as one module: what the second stage of training trains.
-
-    >>> tiny = Denoiser(Config(widths=(16, 16, 16), text_width=16, text_layers=1), seed=0)
-    >>> tokens = torch.tensor(tokenizer(Config())("a red cat", padding="max_length").input_ids)[None]
-    >>> tiny(torch.zeros(1, 8, 16, 16), torch.tensor([10]), tokens).shape
-    torch.Size([1, 8, 16, 16])
-    """
-
-    def __init__(self, config: Config, seed: int):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(child(seed, "denoiser"))
-            self.text_encoder = text_encoder(config)
-            self.unet = unet(config)
-
-    def forward(self, noisy: torch.Tensor, time: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Predict v of noisy latents `(n, 8, 16, 16)` at times `(n,)` under prompts of tokens `(n, words)`."""
-        return self.unet(noisy, time, self.text_encoder(tokens).last_hidden_state).sample
-
-
 def autoencoder(config: Config, seed: int) -> AutoencoderTiny:
     """Make an untrained autoencoder.
 
@@ -99,48 +77,52 @@ def autoencoder(config: Config, seed: int) -> AutoencoderTiny:
         )
 
 
-def text_encoder(config: Config) -> CLIPTextModel:
+def text_encoder(config: Config, seed: int) -> CLIPTextModel:
     """Make an untrained text encoder for the closed vocabulary.
 
-    >>> text_encoder(Config(text_width=16, text_layers=1)).config.max_position_embeddings
+    >>> text_encoder(Config(text_width=16, text_layers=1), seed=0).config.max_position_embeddings
     40
     """
     words = tokenizer(config)
     ids = words.get_vocab()
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=config.text_width,
-            intermediate_size=4 * config.text_width,
-            projection_dim=config.text_width,
-            num_hidden_layers=config.text_layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.words,
-            bos_token_id=ids[BOS],
-            eos_token_id=ids[EOS],
-            pad_token_id=ids[EOS],
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child(seed, "text encoder"))
+        return CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words),
+                hidden_size=config.text_width,
+                intermediate_size=4 * config.text_width,
+                projection_dim=config.text_width,
+                num_hidden_layers=config.text_layers,
+                num_attention_heads=config.heads,
+                max_position_embeddings=config.words,
+                bos_token_id=ids[BOS],
+                eos_token_id=ids[EOS],
+                pad_token_id=ids[EOS],
+            )
         )
-    )
 
 
-def unet(config: Config) -> UNet2DConditionModel:
+def unet(config: Config, seed: int) -> UNet2DConditionModel:
     """Make an untrained U-Net.
 
-    >>> unet(Config(widths=(16, 16, 16), text_width=16)).config.sample_size
+    >>> unet(Config(widths=(16, 16, 16), text_width=16), seed=0).config.sample_size
     16
     """
-    return UNet2DConditionModel(
-        sample_size=config.latent_size,
-        in_channels=config.latent_channels,
-        out_channels=config.latent_channels,
-        block_out_channels=config.widths,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=config.text_width,
-        attention_head_dim=config.heads,  # diffusers' name for the number of heads
-        norm_num_groups=16,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child(seed, "U-Net"))
+        return UNet2DConditionModel(
+            sample_size=config.latent_size,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            block_out_channels=config.widths,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=config.text_width,
+            attention_head_dim=config.heads,  # diffusers' name for the number of heads
+            norm_num_groups=16,
+        )
 
 
 def scheduler() -> DDIMScheduler:
@@ -162,18 +144,20 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def pipeline(autoencoder: AutoencoderTiny, denoiser: Denoiser, config: Config) -> StableDiffusionPipeline:
+def pipeline(
+    autoencoder: AutoencoderTiny, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, config: Config
+) -> StableDiffusionPipeline:
     """Put the trained parts together.
 
     >>> sizes = Config(widths=(16, 16, 16), text_width=16, text_layers=1)
-    >>> type(pipeline(autoencoder(sizes, 0), Denoiser(sizes, 0), sizes)).__name__
+    >>> type(pipeline(autoencoder(sizes, 0), text_encoder(sizes, 0), unet(sizes, 0), sizes)).__name__
     'StableDiffusionPipeline'
     """
     parts: dict[str, Any] = {  # any: the pipeline's annotations know fewer classes than the pipeline
         "vae": autoencoder,
-        "text_encoder": denoiser.text_encoder,
+        "text_encoder": text_encoder,
         "tokenizer": copy.deepcopy(tokenizer(config)),  # a pipeline may be taught words
-        "unet": denoiser.unet,
+        "unet": unet,
         "scheduler": scheduler(),
         "safety_checker": None,
         "feature_extractor": None,

@@ -19,6 +19,8 @@ KINDS = {
     "two": splits.Config(named=0.0, pairs=1.0),
 }
 """The prompts: one subject without a name, one with, and two without."""
+FEWEST = 16
+"""Prompts of each kind, so that every superclass comes up."""
 BATCH = 32
 """Pictures that are made in one go."""
 
@@ -53,8 +55,8 @@ def scores(pipe: StableDiffusionPipeline, n: int = 400, *, seed: int, config: ge
     >>> sorted(quick.followed)
     ['accessory', 'background', 'clothing', 'expression', 'pose', 'superclass', 'two subjects']
     """
-    if n < 16:
-        raise ConfigError(f"n: expected at least 16 prompts of each kind, got {n}")
+    if n < FEWEST:
+        raise ConfigError(f"n: expected at least {FEWEST} prompts of each kind, got {n}")
     examples = {kind: asked(kind, n, seed) for kind in KINDS}
     pixels = {
         kind: drawn(pipe, [one.caption for one in some], child(seed, kind), config) for kind, some in examples.items()

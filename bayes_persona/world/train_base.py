@@ -1,8 +1,8 @@
 """Train the embedded base model: `python -m bayes_persona.world.train_base --folder runs/base`.
 
-Four stages, each resumed where it was killed: draw captioned pictures, train the autoencoder, train text encoder and
-U-Net at a constant rate, cool the rate down. The third can be lengthened at any time (`--steps`); what is shipped is
-the moving average at the end of the fourth.
+Five stages, each resumed where it was killed: draw captioned pictures, train the autoencoder, teach the text encoder to
+read captions, train the U-Net at a constant rate, cool the rate down. The fourth can be lengthened at any time
+(`--steps`); what is shipped is the moving average at the end of the fifth.
 """
 
 import os
@@ -14,10 +14,10 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from bayes_persona import __version__, loop
 from bayes_persona.diffusion import pipelines, train
@@ -25,7 +25,8 @@ from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.files import load_arrays, load_json, save_arrays, save_json, write
 from bayes_persona.metrics import mean_interval
 from bayes_persona.seeds import child, generator
-from bayes_persona.world import base_model, base_scores, oracles, splits
+from bayes_persona.world import base_model, base_scores, oracles, reader, splits
+from bayes_persona.world.captioned import Captioned
 from bayes_persona.world.cores import chunks
 
 with needs_extra("diffusion"):
@@ -36,6 +37,8 @@ FEW = 4
 """Pictures a step of the autoencoder: their pixels are many, and many small steps learn faster than few large ones."""
 CLOCK = 50
 """Steps between two looks at the clock."""
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Config:
     """How the base model is made; sizes of the networks are `base_model.Config`'s.
 
     Raises:
-        ConfigError: If a number of steps or pictures is too small.
+        ConfigError: If a number is out of its range.
 
     >>> Config(steps=0)
     Traceback (most recent call last):
@@ -57,14 +60,18 @@ class Config:
     """Captioned pictures to train on."""
     autoencoder_steps: int = 8_000
     """Steps of the autoencoder."""
+    reader_steps: int = 3_000
+    """Steps of the text encoder, of `reader_batch` captions each."""
+    reader_batch: int = 64
+    """Captions a step."""
     steps: int = 6_000
-    """Steps of text encoder and U-Net at a constant rate."""
+    """Steps of the U-Net at a constant rate."""
     cooldown: int = 1_500
     """Steps over which their rate then falls to nothing."""
     batch: int = 32
     """Pictures a step."""
     rate: float = 1e-3
-    """Learning rate of text encoder and U-Net."""
+    """Learning rate of text encoder, and of U-Net."""
     drop: float = 0.1
     """Share of captions left empty, for classifier-free guidance."""
     device: str = "cpu"
@@ -77,9 +84,25 @@ class Config:
     """Threads of torch; results depend on their number."""
 
     def __post_init__(self):
-        for name in ("pictures", "autoencoder_steps", "steps", "cooldown", "batch", "threads"):
+        counts = (
+            "pictures",
+            "autoencoder_steps",
+            "reader_steps",
+            "reader_batch",
+            "steps",
+            "cooldown",
+            "batch",
+            "threads",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.rate > 0:
+            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        if not 0 <= self.drop < 1:
+            raise ConfigError(f"drop: expected a share of at least 0 and less than 1, got {self.drop}")
+        if self.judged < base_scores.FEWEST:  # not after hours of training
+            raise ConfigError(f"judged: expected at least {base_scores.FEWEST}, got {self.judged}")
 
 
 def main(config: Config) -> Path:
@@ -93,12 +116,13 @@ def fit(config: Config) -> Path:
     """Train, going on from where the folder stands, and give the folder of the model."""
     torch.set_num_threads(config.threads)
     sizes = base_model.Config()
-    pixels, tokens = pictures(config)
-    encoder = fit_autoencoder(config, sizes, pixels)
-    latents = encode(config, encoder, pixels)
-    denoiser = fit_denoiser(config, sizes, latents, tokens)
+    drawn = pictures(config)
+    encoder = fit_autoencoder(config, sizes, drawn.pixels)
+    latents = encode(config, encoder, drawn.pixels)
+    text_encoder = fit_reader(config, sizes, drawn)
+    unet = fit_unet(config, sizes, text_encoder, latents, drawn)
     place = config.folder / "model"
-    pipe = base_model.pipeline(encoder, denoiser, sizes)
+    pipe = base_model.pipeline(encoder, text_encoder, unet, sizes)
     with pipelines.quiet():
         pipe.to(dtype=torch.float16).save_pretrained(place)
     return place
@@ -128,16 +152,13 @@ def describe(config: Config, place: Path) -> None:
     write(place / "README.md", card.encode())
 
 
-def pictures(config: Config) -> tuple[UInt8[np.ndarray, "n s s 3"], Int[np.ndarray, "n words"]]:
-    """Draw the pictures and write their captions as tokens, or read them if they lie there."""
-    place = config.folder / f"pictures_{config.pictures}.safetensors"
-    if place.exists():
-        arrays, _ = load_arrays(place)
-        return arrays["pixels"], arrays["tokens"]
-    parts = chunks(partial(_draw, seed=config.seed), config.pictures, title="pictures")
-    pixels, tokens = map(np.concatenate, zip(*parts, strict=True))
-    save_arrays(place, {"pixels": pixels, "tokens": tokens}, {})
-    return pixels, tokens
+def pictures(config: Config) -> Captioned:
+    """Draw the pictures, or read them if they lie there."""
+    place = config.folder / f"pictures_{config.pictures}_{config.seed}.safetensors"
+    if not place.exists():
+        parts = chunks(partial(_draw, seed=config.seed), config.pictures, title="pictures")
+        save_arrays(place, vars(Captioned.joined(list(parts))))
+    return Captioned(**load_arrays(place)[0])
 
 
 def fit_autoencoder(config: Config, sizes: base_model.Config, pixels: UInt8[np.ndarray, "n s s 3"]):
@@ -148,30 +169,14 @@ def fit_autoencoder(config: Config, sizes: base_model.Config, pixels: UInt8[np.n
         with _precision(config.device):
             return _autoencoder_loss(net, params, batch.to(config.device), noise)
 
-    kernel = train.AdamW(
-        dict(net.named_parameters()),
-        loss,
-        train.Config(
-            rate=2e-3, average=0.99, cooldown_at=config.autoencoder_steps // 2, cooldown=config.autoencoder_steps // 2
-        ),
-        device=config.device,
-    )
-
     def batch(step: int) -> torch.Tensor:
         rows = generator(config.seed, "autoencoder", step).integers(len(pixels), size=FEW)
         return _signed(pixels[rows])
 
-    state, _ = loop.run(
-        kernel,
-        _timed(config, batch),
-        steps=config.autoencoder_steps,
-        seed=child(config.seed, "autoencoder"),
-        folder=config.folder / "autoencoder",
-        config={"steps": config.autoencoder_steps},
-        title="autoencoder",
-    )
-    net.load_state_dict({name: torch.as_tensor(value) for name, value in state.average.items()})
-    return net.eval().requires_grad_(False)
+    steps = config.autoencoder_steps
+    walk = train.Config(rate=2e-3, average=0.99, cooldown_at=steps // 2, cooldown=max(1, steps // 2))
+    kernel = train.AdamW(dict(net.named_parameters()), loss, walk, device=config.device)
+    return _averaged(net, _run(config, "autoencoder", kernel, batch, steps, {"steps": steps}))
 
 
 def _autoencoder_loss(net, params, target, noise) -> torch.Tensor:
@@ -188,7 +193,7 @@ def _autoencoder_loss(net, params, target, noise) -> torch.Tensor:
 @torch.no_grad()
 def encode(config: Config, net, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[np.ndarray, "n c h w"]:
     """Give the latents of all pictures, in half precision to fit into memory."""
-    place = config.folder / f"latents_{config.pictures}.safetensors"
+    place = config.folder / f"latents_{config.pictures}_{config.seed}.safetensors"
     if place.exists():
         return load_arrays(place)[0]["latents"]
     net = net.to(config.device)
@@ -199,63 +204,88 @@ def encode(config: Config, net, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[n
         ]
     )
     net.to("cpu")
-    save_arrays(place, {"latents": latents}, {})
+    save_arrays(place, {"latents": latents})
     return latents
 
 
-def fit_denoiser(config: Config, sizes: base_model.Config, latents, tokens) -> base_model.Denoiser:
-    """Train text encoder and U-Net together: first at a constant rate, then cooling down."""
-    net = base_model.Denoiser(sizes, config.seed)
+def fit_reader(config: Config, sizes: base_model.Config, drawn: Captioned):
+    """Teach the text encoder to read captions; it stays as it is while the U-Net learns."""
+    net = reader.Reader(sizes, config.seed).to(config.device)
+
+    def loss(params: train.Tensors, batch: Three, noise: torch.Generator) -> torch.Tensor:
+        tokens, labels, z = (part.to(config.device) for part in batch)
+        answers, read = functional_call(net, params, (tokens,))
+        return reader.loss(answers, read, labels, z)
+
+    def batch(step: int) -> Three:
+        rows = generator(config.seed, "reader", step).integers(len(drawn.tokens), size=config.reader_batch)
+        tokens, labels, z = (torch.from_numpy(part[rows]) for part in (drawn.tokens, drawn.labels, drawn.z))
+        return tokens.long(), labels.long(), z
+
+    steps = config.reader_steps
+    walk = train.Config(rate=config.rate, average=0.99, cooldown_at=steps // 2, cooldown=max(1, steps // 2))
+    kernel = train.AdamW(dict(net.named_parameters()), loss, walk, device=config.device)
+    said = {"steps": steps, "batch": config.reader_batch, "rate": config.rate}
+    return _averaged(net, _run(config, "reader", kernel, batch, steps, said)).text_encoder
+
+
+def fit_unet(config: Config, sizes: base_model.Config, text_encoder, latents, drawn: Captioned):
+    """Train the U-Net: first at a constant rate, then cooling down."""
+    net = base_model.unet(sizes, config.seed)
     alphas = base_model.scheduler().alphas_cumprod.to(config.device)
     empty = torch.tensor(base_model.tokenizer(sizes)("", padding="max_length").input_ids)
 
-    def loss(params: train.Tensors, batch: tuple[torch.Tensor, torch.Tensor], noise: torch.Generator) -> torch.Tensor:
-        clean, prompts = (part.to(config.device) for part in batch)
-        time = torch.randint(len(alphas), (len(clean),), generator=noise, device=config.device)
+    def loss(params: train.Tensors, batch: Three, noise: torch.Generator) -> torch.Tensor:
+        clean, tokens, weights = (part.to(config.device) for part in batch)
+        # one time in each of as many equal parts of the schedule as there are pictures: a batch sees all of it
+        where = torch.arange(len(clean), device=config.device)
+        part = (where + torch.rand(len(clean), generator=noise, device=config.device)) / len(clean)
+        time = (part * len(alphas)).long().clamp(max=len(alphas) - 1)
         signal, spread = (part[:, None, None, None] for part in (alphas[time].sqrt(), (1 - alphas[time]).sqrt()))
         error = torch.randn(clean.shape, generator=noise, device=config.device)
         with _precision(config.device):
-            guess = functional_call(net, params, (signal * clean + spread * error, time, prompts))
-        return (guess.float() - (signal * error - spread * clean)).square().mean()
+            words = text_encoder(tokens).last_hidden_state
+            guess = functional_call(net, params, (signal * clean + spread * error, time, words)).sample
+        return ((guess.float() - (signal * error - spread * clean)).square() * weights[:, None]).mean()
 
-    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = generator(config.seed, "denoiser", step)
+    def batch(step: int) -> Three:
+        rng = generator(config.seed, "U-Net", step)
         rows = rng.integers(len(latents), size=config.batch)
         blank = torch.from_numpy(rng.random(config.batch) < config.drop)[:, None]
-        prompts = torch.where(blank, empty, torch.from_numpy(tokens[rows]).long())
+        tokens = torch.where(blank, empty, torch.from_numpy(drawn.tokens[rows]).long())
         # channels last: a tenth faster on a CPU
-        return torch.from_numpy(latents[rows]).float().contiguous(memory_format=torch.channels_last), prompts
+        clean = torch.from_numpy(latents[rows]).float().contiguous(memory_format=torch.channels_last)
+        return clean, tokens, torch.from_numpy(drawn.weights[rows]).float()
 
-    settings = train.Config(rate=config.rate, average=0.999, warmup=200)
+    text_encoder.to(config.device)
+    walk = train.Config(rate=config.rate, average=0.999, warmup=200)
     said = {"batch": config.batch, "rate": config.rate, "drop": config.drop, "pictures": config.pictures}
-    state, _ = loop.run(
-        train.AdamW(dict(net.named_parameters()), loss, settings, device=config.device),
-        _timed(config, batch),
-        steps=config.steps,
-        seed=child(config.seed, "denoiser"),
-        folder=config.folder / "denoiser",
-        config=said,
-        title="text encoder and U-Net",
-    )
-    settings = replace(settings, cooldown_at=config.steps, cooldown=config.cooldown)
-    state, _ = loop.run(
-        train.AdamW(state, loss, settings, device=config.device),
-        _timed(config, lambda step: batch(config.steps + step)),
-        steps=config.cooldown,
-        seed=child(config.seed, "cooldown"),
-        folder=config.folder / f"cooldown_{config.steps}_{config.cooldown}",
-        config={**said, "from": config.steps, "over": config.cooldown},
-        title="cooling down",
-    )
+    kernel = train.AdamW(dict(net.named_parameters()), loss, walk, device=config.device)
+    state = _run(config, "U-Net", kernel, batch, config.steps, said)
+    cooler = replace(walk, cooldown_at=config.steps, cooldown=config.cooldown)
+    kernel = train.AdamW(state, loss, cooler, device=config.device)
+    said |= {"from": config.steps, "over": config.cooldown}
+    # the same U-Net can be cooled down from several of its steps
+    stage = f"cooldown_{config.steps}_{config.cooldown}"
+    state = _run(config, stage, kernel, lambda step: batch(config.steps + step), config.cooldown, said)
+    text_encoder.to("cpu")
+    return _averaged(net, state)
+
+
+def _run(config: Config, stage: str, kernel: train.AdamW, batch: Callable, steps: int, said: dict) -> train.State:
+    """Run a stage to its end, going on from where its folder stands."""
+    folder, seed = config.folder / stage, child(config.seed, stage)
+    state, _ = loop.run(kernel, _timed(config, batch), steps=steps, seed=seed, folder=folder, config=said, title=stage)
+    return state
+
+
+def _averaged(net: Net, state: train.State) -> Net:
     net.load_state_dict({name: torch.as_tensor(value) for name, value in state.average.items()})
     return net.eval().requires_grad_(False)
 
 
-def _draw(chunk: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    examples = [splits.sample(splits.Config(), i, seed=seed) for i in chunk]
-    words = base_model.tokenizer(base_model.Config())
-    tokens = words([example.caption for example in examples], padding="max_length").input_ids
-    return np.stack([example.render().pixels for example in examples]), np.array(tokens, np.int32)
+def _draw(chunk: range, seed: int) -> Captioned:
+    return Captioned.of([splits.sample(splits.Config(), i, seed=seed) for i in chunk])
 
 
 def _signed(pixels: UInt8[np.ndarray, "n s s 3"]) -> torch.Tensor:

@@ -29,7 +29,7 @@ from bayes_persona.world.oracles import Oracles
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import AutoencoderTiny  # pyright: ignore[reportPrivateImportUsage] - made public lazily
+    from diffusers import AutoencoderTiny
     from torch.func import functional_call
     from torch.nn import functional
 

@@ -112,9 +112,12 @@ def test_detaching_out_of_order_is_refused_and_changes_nothing(unet):
 
 
 def test_attachments_to_different_places_end_in_any_order(unet):
+    before = snapshot(unet)
     first, second = Attachment(unet, {"conv_in": scaled(1)}), Attachment(unet, {"conv_out": scaled(1)})
+    assert not untouched(unet, before)
     first.detach()
     second.detach()
+    assert untouched(unet, before)
 
 
 def test_a_part_of_an_attached_part_can_be_swapped(unet):

@@ -283,9 +283,9 @@ def test_a_start_that_is_not_finite_is_named(pipe):
 
 
 def test_one_that_keeps_them_all_passes_on_any_seed(pipe):
-    check(Shift(), pipe)
-    check(replace(Shift(), subject=Subject("cat", "<tom>")), pipe, seed=5)
+    assert check(Shift(), pipe) is None
+    assert check(replace(Shift(), subject=Subject("cat", "<tom>")), pipe, seed=5) is None
 
 
 def test_one_without_gates_has_none_to_close(pipe):
-    check(replace(Shift(), gates=()), pipe)
+    assert check(replace(Shift(), gates=()), pipe) is None

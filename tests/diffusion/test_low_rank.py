@@ -74,7 +74,7 @@ def injected(params, k, method=METHOD):
 
 
 def test_it_keeps_the_promises_of_an_adapter(pipe):
-    check(SMALL, pipe)
+    assert check(SMALL, pipe) is None
 
 
 def test_it_is_pefts_lora(pipe, learned):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bayes_persona import ConfigError, DataError, MismatchError, RunError
 from bayes_persona.diffusion.photos import picture, read
@@ -59,6 +59,24 @@ def test_photos_are_turned_upright(tmp_path, orientation, suffix):
     seen = picture(tmp_path / f"a.{suffix}", 32)[8::16, 8::16].astype(int)
     want = CORNERS.reshape(4, 3)[np.array(SEEN[orientation])]
     assert np.abs(seen - want).max() < 6
+
+
+def swapped_colours():
+    """sRGB's own profile, with the places of red and green in its table exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    tags = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * profile[131], 12)}
+    red, green = tags[b"rXYZ"], tags[b"gXYZ"]
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_are_what_the_profile_says(tmp_path, mode):
+    for name, profile in (("a", None), ("b", swapped_colours()), ("c", b"not a profile")):
+        Image.new(mode, (16, 16), "red").save(tmp_path / f"{name}.png", icc_profile=profile)
+    plain, swapped, unreadable = read(tmp_path, 8).pixels[:, 0, 0].astype(int)
+    assert plain.tolist() == unreadable.tolist() == [255, 0, 0]
+    assert abs(swapped - [0, 255, 0]).max() <= 3
 
 
 def test_the_middle_square_is_kept(tmp_path):

@@ -72,8 +72,8 @@ def embed_by_hand(pipe, vectors):
 
 
 def test_it_keeps_the_promises_of_an_adapter(pipe):
-    check(METHOD, pipe)
-    check(TextualInversion(Subject("robot", "sks"), vectors=1, spread=0.5), pipe)
+    assert check(METHOD, pipe) is None
+    assert check(TextualInversion(Subject("robot", "sks"), vectors=1, spread=0.5), pipe) is None
 
 
 @pytest.mark.parametrize("vectors", [1, 3])

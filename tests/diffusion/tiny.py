@@ -11,7 +11,8 @@ LATENT = (SIZES.latent_channels, SIZES.latent_size, SIZES.latent_size)
 
 def tiny(seed=0):
     """The embedded base's architecture at its narrowest, untrained: 64 pixels, latents of shape LATENT, 40 words."""
-    pipe = base_model.pipeline(base_model.autoencoder(SIZES, seed), base_model.Denoiser(SIZES, seed), SIZES)
+    parts = (make(SIZES, seed) for make in (base_model.autoencoder, base_model.text_encoder, base_model.unet))
+    pipe = base_model.pipeline(*parts, SIZES)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)

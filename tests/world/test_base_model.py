@@ -75,6 +75,8 @@ def test_training_that_was_stopped_goes_on_to_the_same_model(tmp_path, monkeypat
             tmp_path / name,
             pictures=6,
             autoencoder_steps=2,
+            reader_steps=2,
+            reader_batch=2,
             steps=2,
             cooldown=2,
             batch=2,
@@ -82,7 +84,7 @@ def test_training_that_was_stopped_goes_on_to_the_same_model(tmp_path, monkeypat
         )
 
     straight = train_base.fit(config("straight"))
-    step, calls = train_base.train.AdamW.step, iter(range(5))
+    step, calls = train_base.train.AdamW.step, iter(range(7))
 
     def dies(self, *args):
         next(calls)  # StopIteration in the cool-down
@@ -98,7 +100,13 @@ def test_training_that_was_stopped_goes_on_to_the_same_model(tmp_path, monkeypat
         assert a == b, part
 
 
-@pytest.mark.parametrize("name", ["pictures", "steps", "cooldown", "batch"])
+@pytest.mark.parametrize("name", ["pictures", "reader_steps", "steps", "cooldown", "batch", "rate", "judged"])
 def test_training_for_nothing_is_refused(name):
+    zero = 0.0 if name == "rate" else 0
     with pytest.raises(ConfigError, match=name):
-        train_base.Config(**{name: 0})
+        train_base.Config(**{name: zero})
+
+
+def test_training_without_captions_is_refused():
+    with pytest.raises(ConfigError, match="drop"):
+        train_base.Config(drop=1.0)

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona.diffusion.adapter import Batch, Subject, Tensors, denoising_loss, members_of, require_gates
+from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.seeds import generator
 from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage] - made public lazily
+    from diffusers import StableDiffusionPipeline
     from safetensors.torch import save_file
     from torch import nn
     from transformers import AddedToken
