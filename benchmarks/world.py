@@ -1,6 +1,6 @@
 """PersonaWorld's truth: what the oracles read, what the base model knows, and what the two baselines achieve.
 
-`python -m benchmarks.world [--only oracle base rates adapters]`
+`python -m benchmarks.world [--only oracle base cache rates adapters]`
 """
 
 import time
@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 import tyro
 
-from bayes_persona.diffusion import pipelines
+from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
+from bayes_persona.diffusion.text import Prompts, cached_text
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
@@ -21,7 +22,7 @@ from bayes_persona.world import base_scores, oracles, splits
 from benchmarks import subjects
 from benchmarks.rows import Row, row, save
 
-Part = Literal["oracle", "base", "rates", "adapters"]
+Part = Literal["oracle", "base", "cache", "rates", "adapters"]
 METHODS = {
     # what people do today: the photos alone, and DreamBooth's prior preservation with as much weight as the photos
     "textual_inversion": (TextualInversion, Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=2e-2)),
@@ -36,7 +37,7 @@ GRID = {"textual_inversion": (5e-3, 2e-2, 5e-2), "low_rank": (3e-4, 1e-3, 3e-3)}
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("oracle", "base", "rates", "adapters")
+    only: tuple[Part, ...] = ("oracle", "base", "cache", "rates", "adapters")
     """Parts to measure; the rows of the others are kept."""
     identities: int = 12
     """Held-out identities that the baselines are judged on."""
@@ -92,6 +93,30 @@ def base(config: Config) -> list[Row]:
     )
     size = sum(file.stat().st_size for file in pipelines.embedded().rglob("*") if file.is_file()) / 1e6
     return [*rows, row("base.megabytes", size, "MB", command=command, seconds=seconds)]
+
+
+def cache(config: Config) -> list[Row]:
+    """Compare the U-Net's seconds with keys and values of the text kept, and projected anew: in turns, on one picture."""
+    command, started = "python -m benchmarks.world --only cache", time.perf_counter()
+    pipe = pipelines.load()
+    start, text = generate.noise(pipe, 2, seed=0), Prompts(pipe)(["", "a happy robot"])
+
+    @torch.no_grad()
+    def seconds() -> float:
+        began = time.perf_counter()
+        for at in range(999, 0, -40):  # the 25 steps of a picture, guidance included
+            pipe.unet(start, at, text)
+        return time.perf_counter() - began
+
+    ratios = []
+    for turn in range(-2, 20):  # two for warming up
+        plain = seconds()
+        with cached_text(pipe.unet):
+            kept = seconds()
+        if turn >= 0:
+            ratios.append(kept / plain)
+    unit = "seconds with the cache / without"
+    return [row("cached_text.seconds_ratio", ratios, unit, command=command, seconds=time.perf_counter() - started)]
 
 
 def rates(config: Config) -> list[Row]:
@@ -170,7 +195,7 @@ def adapters(config: Config) -> list[Row]:
 
 def main(config: Config) -> None:
     torch.set_num_threads(2)
-    parts = {"oracle": oracle, "base": base, "rates": rates, "adapters": adapters}
+    parts = {"oracle": oracle, "base": base, "cache": cache, "rates": rates, "adapters": adapters}
     for name in config.only:
         save("world", parts[name](config))
 

@@ -4,8 +4,10 @@
 model average needs what happens between the U-Net and the scheduler: one step's predictions of all members.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -73,7 +75,7 @@ def sample(
     Args:
         pipe: The pipeline; where an adapter is attached, its rows are these pictures.
         prompts: One a picture.
-        start: The noise to begin with, as `noise` draws it.
+        start: The noise to begin with, as `noise` draws it. Schedulers that add more on the way draw it by this.
         config: Steps and guidance.
         average: Members a picture is averaged over. With K members the adapter must be attached with K rows a picture,
             picture by picture: `rows = [0, …, K-1] * n`. Their predictions are averaged at every step, so that what
@@ -95,6 +97,7 @@ def sample(
     # K rows a picture share their latents and differ in the member that their adapter is attached with.
     text = _encode(pipe, [prompt for prompt in prompts for _ in range(average)], config)
     pipe.scheduler.set_timesteps(config.steps, device=start.device)
+    chance = _chance(pipe, start)
     latents = start * pipe.scheduler.init_noise_sigma
     with cached_text(pipe.unet):
         for number, time in enumerate(pipe.scheduler.timesteps):
@@ -105,10 +108,18 @@ def sample(
                 without, guess = pipe.unet(torch.cat([scaled, scaled]), time, text).sample.chunk(2)
                 guess = without + config.guidance * (guess - without)
             guess = guess.unflatten(0, (len(latents), average)).mean(dim=1)
-            latents = pipe.scheduler.step(guess, time, latents, return_dict=False)[0]
+            latents = pipe.scheduler.step(guess, time, latents, **chance, return_dict=False)[0]
             if on_step is not None:
                 latents = on_step(number, latents)
     return decode(pipe, latents)
+
+
+def _chance(pipe: StableDiffusionPipeline, start: torch.Tensor) -> dict[str, list[torch.Generator]]:
+    """Give a generator for each picture to schedulers that add noise on the way; it depends on the picture's start."""
+    if "generator" not in signature(pipe.scheduler.step).parameters:
+        return {}
+    seeds = [hashlib.blake2b(row.float().cpu().numpy().tobytes(), digest_size=7).digest() for row in start]
+    return {"generator": [torch.Generator(start.device).manual_seed(int.from_bytes(seed, "big")) for seed in seeds]}
 
 
 def _encode(pipe: StableDiffusionPipeline, prompts: list[str], config: Config) -> torch.Tensor:

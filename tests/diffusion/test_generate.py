@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, PNDMScheduler
+from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from bayes_persona import ConfigError
 from bayes_persona.diffusion.adapter import Subject
@@ -81,6 +81,20 @@ def test_other_schedulers_do_as_they_do_in_the_pipeline(scheduler):
         "a robot", num_inference_steps=2, guidance_scale=2.5, latents=start.clone(), output_type="latent"
     ).images
     torch.testing.assert_close(last_latents(pipe, ["a robot"], start), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers against numpy
+def test_noise_on_the_way_is_the_pictures_own():
+    """Ancestral samplers draw noise at every step: also that depends on nothing but the picture's start."""
+    pipe = tiny()
+    pipe.scheduler = EulerAncestralDiscreteScheduler(steps_offset=1)
+    start = noise(pipe, 2, seed=0)
+    both = sample(pipe, ["a cat", "a robot"], start, Config(steps=3))
+    torch.rand(5)  # somebody else uses torch's own randomness in between
+    alone = sample(pipe, ["a robot"], start[1:], Config(steps=3))
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1
+    other = sample(pipe, ["a robot"], start[:1], Config(steps=3))
+    assert (other != alone).mean() > 0.5
 
 
 def test_the_noise_of_a_picture_depends_on_seed_and_number_alone(pipe):
