@@ -18,7 +18,7 @@ from bayes_persona.diffusion.text import Prompts, cached_text
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
-from bayes_persona.world import base_scores, oracles, splits
+from bayes_persona.world import base_scores, oracle_scores, splits
 from benchmarks import subjects
 from benchmarks.rows import Row, row, save
 
@@ -50,7 +50,7 @@ class Config:
 def oracle(config: Config) -> list[Row]:
     """Read fresh renders of held-out identities, each of four times 500."""
     command, started = "python -m benchmarks.world --only oracle", time.perf_counter()
-    found = [oracles.scores(n=500, seed=child(100, "oracle", k)) for k in range(4)]
+    found = [oracle_scores.scores(n=500, seed=child(100, "oracle", k)) for k in range(4)]
     seconds = time.perf_counter() - started
 
     def one(id: str, values, unit: str = "") -> Row:
@@ -96,7 +96,7 @@ def base(config: Config) -> list[Row]:
 
 
 def cache(config: Config) -> list[Row]:
-    """Compare the U-Net's seconds with keys and values of the text kept, and projected anew: in turns, on one picture."""
+    """Compare the U-Net's seconds with keys and values of the text kept, and projected anew, in turns."""
     command, started = "python -m benchmarks.world --only cache", time.perf_counter()
     pipe = pipelines.load()
     start, text = generate.noise(pipe, 2, seed=0), Prompts(pipe)(["", "a happy robot"])

@@ -5,7 +5,7 @@ saw. A picture of two subjects is read as a whole (how many, which superclasses,
 subject, each half enlarged.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,8 @@ from jaxtyping import Float
 from bayes_persona.errors import DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, load_json
 from bayes_persona.named import require_like
-from bayes_persona.world import captions, facts, splits
-from bayes_persona.world.draw import Identity, Scene
+from bayes_persona.world import captions, facts
+from bayes_persona.world.draw import Identity
 from bayes_persona.world.oracle_net import SPREAD, Config, Net, View, floats, questions, shifted, viewed
 
 with needs_extra("diffusion"):
@@ -28,8 +28,6 @@ SHIPPED = Path(__file__).parent / "assets" / "oracles"
 WEIGHTS, ABOUT = "oracles.safetensors", "oracles.json"
 VERDICTS = ("count", "superclass", *facts.ATTRIBUTES, "both superclasses", "places")
 """What `judge` decides."""
-EIGHTY = 1.2816
-"""So many standard deviations around a mean hold 80 % of a normal distribution."""
 STEPS = (-1, 0, 1)
 """So many pixels along the diagonal a picture is moved, and read each time."""
 BATCH = 64
@@ -145,6 +143,7 @@ def judge(
         ConfigError: If a caption makes no sense.
         DataError: If pictures and captions differ in number, or pictures have another type or shape.
 
+    >>> from bayes_persona.world import splits
     >>> happy = splits.sample(splits.Config(named=0.0, pairs=0.0, drop=0.0), 3, seed=0)
     >>> verdict = judge(happy.render().pixels[None], [happy.caption])
     >>> verdict["expression"].item(), verdict["background"].item(), verdict["both superclasses"].item()
@@ -176,6 +175,7 @@ def identity_error(
     Raises:
         DataError: If pictures and identities differ in number, or pictures have another type or shape.
 
+    >>> from bayes_persona.world import splits
     >>> me, other = splits.held_out(6, seed=0)[1::4]
     >>> pixels = np.stack([photo.render().pixels for photo in splits.photos(me, 4, seed=0)])
     >>> bool(identity_error(pixels, me).mean() < 0.2 < identity_error(pixels, other).mean())
@@ -218,69 +218,6 @@ def identity_r2(
         raise DataError(f"superclasses: R² needs two pictures or more of one, got {sorted(superclasses)}")
     mean = float(np.mean([value for row in table.values() for value in row.values()]))
     return Agreement(mean, float(1 - errors / spreads), table)
-
-
-def scores(
-    part: splits.Part = "held out",
-    n: int = 1000,
-    *,
-    seed: int,
-    oracles: Oracles | None = None,
-    through: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> dict[str, Any]:
-    """Measure oracles on fresh pictures of identities without names.
-
-    Args:
-        part: Whom they show: `"held out"` or `"base"`.
-        n: Pictures; three in ten have two subjects.
-        seed: Names them; scores were shipped for others than training and error bars were made with.
-        oracles: Which oracles; the shipped ones if none are given.
-        through: What happens to the pictures before they are read: a blur, an autoencoder.
-
-    >>> found = scores(n=60, seed=5)
-    >>> found["attributes_min"] > 0.8, sorted(found)[:3]
-    (True, ['attributes', 'attributes_min', 'coverage80'])
-    """
-    oracles = load() if oracles is None else oracles
-    examples = [splits.sample(splits.Config(named=0.0), i, seed=seed, part=part) for i in range(n)]
-    pixels = np.stack([example.render().pixels for example in examples])
-    pixels = pixels if through is None else through(pixels)
-    scenes = [example.scene for example in examples]
-    found = {"n": n, "seed": seed, "part": part, **_scored(oracles.read(pixels), [truth(scene) for scene in scenes])}
-    for view in ("left", "right"):
-        pair = [k for k, scene in enumerate(scenes) if len(scene.subjects) == 2]
-        found[f"{view} of two"] = _scored(oracles.read(pixels[pair], view), [truth(scenes[k], view) for k in pair])
-    return found
-
-
-class Truth(NamedTuple):
-    """What there is to be read from a view of a scene: the only subject of it, and the answers to some questions.
-
-    >>> truth(splits.sample(splits.Config(named=0.0, pairs=1.0), 0, seed=0).scene).identity is None
-    True
-    """
-
-    identity: Identity | None
-    answers: dict[str, str]
-
-
-def truth(scene: Scene, view: View = "whole") -> Truth:
-    """Say what there is to be read from a scene.
-
-    >>> scene = splits.sample(splits.Config(named=0.0, pairs=1.0), 0, seed=0).scene
-    >>> sorted(truth(scene).answers), sorted(truth(scene, "left").answers)[:3]
-    (['background', 'count', 'left', 'right'], ['accessory', 'background', 'clothing'])
-    """
-    answers, pair = {"background": scene.background}, len(scene.subjects) == 2
-    if view == "whole":
-        answers["count"] = str(len(scene.subjects))
-        if pair:
-            answers |= {side: scene.subjects[k].identity.superclass for k, side in enumerate(("left", "right"))}
-    if pair == (view == "whole"):
-        return Truth(None, answers)
-    who = scene.subjects[-1 if view == "right" else 0]
-    told = {name: getattr(who, name) for name in facts.ATTRIBUTES if name != "background"}
-    return Truth(who.identity, {**answers, **told, "superclass": who.identity.superclass})
 
 
 def saved(net: Net, stretch: Float[np.ndarray, " factors"], config: Config) -> tuple[dict[str, np.ndarray], dict]:
@@ -356,26 +293,3 @@ def _right(asked: Sequence[tuple[str | None, str]]) -> float:
 
 def _row(answers: dict[str, tuple[str, ...]], k: int) -> dict[str, str]:
     return {name: values[k] for name, values in answers.items()}
-
-
-def _scored(reading: Reading, truths: Sequence[Truth]) -> dict[str, Any]:
-    right = {}
-    for question in questions():
-        asked = [k for k, true in enumerate(truths) if question in true.answers]
-        given = reading.answers(question)
-        if asked:
-            right[question] = float(np.mean([given[k] == truths[k].answers[question] for k in asked]))
-    who = [(k, true.identity) for k, true in enumerate(truths) if true.identity is not None]
-    rows, kinds = [k for k, _ in who], [identity.superclass for _, identity in who]
-    z, z_read, sd = np.array([identity.z for _, identity in who]), reading.z[rows], reading.sd[rows]
-    agreement = identity_r2(z, z_read, kinds)
-    inside = np.where(np.stack([_visible(kind) for kind in kinds]), np.abs(z_read - z) <= EIGHTY * sd, np.nan)
-    return {
-        "identity_r2": agreement.mean,
-        "identity_r2_pooled": agreement.pooled,
-        "identity_r2_by_factor": agreement.table,
-        "coverage80": float(np.nanmean(inside)),
-        "coverage80_by_factor": dict(zip(facts.factors(), np.nanmean(inside, axis=0).tolist(), strict=True)),
-        "attributes_min": min(right.values()),
-        "attributes": right,
-    }

@@ -22,7 +22,7 @@ from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays, save_json
 from bayes_persona.metrics import auroc
 from bayes_persona.seeds import child, generator
-from bayes_persona.world import facts, oracle_net, oracles, splits
+from bayes_persona.world import facts, oracle_net, oracle_scores, oracles, splits, wear
 from bayes_persona.world.cores import chunks
 from bayes_persona.world.oracle_net import SPREAD, Net
 from bayes_persona.world.oracles import Oracles
@@ -109,7 +109,7 @@ class Drawn:
         labels = np.full((len(examples), 3, len(oracle_net.questions())), -1, np.int8)
         for k, example in enumerate(examples):
             for place, view in enumerate(get_args(oracle_net.View)):
-                identity, answers = oracles.truth(example.scene, view)
+                identity, answers = oracle_scores.truth(example.scene, view)
                 if identity is not None:
                     z[k, place] = identity.z
                 for column, (question, among) in enumerate(oracle_net.questions().items()):
@@ -189,28 +189,6 @@ class Batch(NamedTuple):
     labels: torch.Tensor
 
 
-def worn(pixels: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """Wear pictures down, each by chance: blur, a colour cast, noise, and what JPEG takes away.
-
-    >>> grey = torch.full((4, 3, 64, 64), 0.5)
-    >>> bool((worn(grey, torch.Generator().manual_seed(0)) - grey).abs().max() < 0.5)
-    True
-    """
-    n = len(pixels)
-
-    def chance(*shape: int) -> torch.Tensor:
-        return torch.rand((n, *shape), generator=noise)
-
-    def share(likely: float) -> torch.Tensor:
-        return chance(1, 1, 1) * (chance(1, 1, 1) < likely)
-
-    changed = torch.lerp(pixels, _blurred(pixels), share(0.6))
-    changed = changed * (1 + 0.08 * (chance(3, 1, 1) - 0.5)) + 0.04 * (chance(3, 1, 1) - 0.5)
-    changed = changed + 0.05 * share(0.6) * torch.randn(pixels.shape, generator=noise)
-    changed = torch.lerp(changed, _rounded(changed, 0.01 + 0.05 * chance(1, 1, 1)), (share(0.4) > 0).float())
-    return changed.clamp(0, 1)
-
-
 def through(autoencoder: AutoencoderTiny, seed: int, jitter: tuple[float, float] = (0.05, 0.2)):
     """Give the function that sends pictures through an autoencoder, noise of a random size added to their latents.
 
@@ -284,7 +262,7 @@ def _step_loss(net: Net, share: float, params: train.Tensors, batch: Batch, nois
     by = torch.randint(-SHIFT, SHIFT + 1, (2, len(batch.pixels)), generator=noise)
     moved = oracle_net.shifted(batch.pixels, by)
     few = round(share * len(moved))
-    return _loss(functional_call(net, params, (torch.cat([worn(moved[:few], noise), moved[few:]]),)), batch)
+    return _loss(functional_call(net, params, (torch.cat([wear.down(moved[:few], noise), moved[few:]]),)), batch)
 
 
 def _loss(seen: train.Tensors, batch: Batch) -> torch.Tensor:
@@ -314,10 +292,10 @@ def _error_bars(config: Config, net: Net) -> Float[np.ndarray, " factors"]:
 def _report(config: Config) -> dict[str, Any]:
     finished = Oracles(*oracles.restored(config.out / oracles.WEIGHTS), {})
     seed = child(config.seed, "scores")
-    measured = partial(oracles.scores, n=config.held_out, seed=seed, oracles=finished)
+    measured = partial(oracle_scores.scores, n=config.held_out, seed=seed, reader=finished)
 
     def worn_down(pixels: np.ndarray) -> np.ndarray:
-        changed = worn(oracle_net.floats(pixels), torch.Generator().manual_seed(seed))
+        changed = wear.down(oracle_net.floats(pixels), torch.Generator().manual_seed(seed))
         return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     tripped = None
@@ -358,24 +336,6 @@ def _verification(config: Config, finished: Oracles) -> dict[str, float]:
     same, other = (first * second).sum(axis=1), (first * np.roll(second, 4, axis=0)).sum(axis=1)
     told_apart = auroc(np.concatenate([same, other]), np.repeat([True, False], len(people)))
     return {"auroc": told_apart, "same": float(same.mean()), "other": float(other.mean()), "n": len(people)}
-
-
-def _blurred(pixels: torch.Tensor) -> torch.Tensor:
-    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    kernel = (line[:, None] * line).expand(3, 1, 5, 5)
-    return functional.conv2d(functional.pad(pixels, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
-
-
-def _rounded(pixels: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Round the cosines of blocks of 8 by 8, the finer the more coarsely, as JPEG does."""
-    n, channels, size, _ = pixels.shape
-    at = torch.arange(8.0)
-    cosines = torch.cos(torch.pi * (at + 0.5) * at[:, None] / 8) * torch.where(at == 0, 0.125**0.5, 0.5)[:, None]
-    blocks = pixels.reshape(n, channels, size // 8, 8, size // 8, 8)
-    waves = torch.einsum("ua,ncyaxb,vb->ncyuxv", cosines, blocks, cosines)
-    grain = step[:, :, :, :, None, None] * (1 + at[:, None, None] + at)
-    waves = (waves / grain).round() * grain
-    return torch.einsum("ua,ncyuxv,vb->ncyaxb", cosines, waves, cosines).reshape(pixels.shape)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 
 from bayes_persona import ConfigError, DataError, MismatchError, RunError
 from bayes_persona.files import load_arrays, save_arrays
-from bayes_persona.world import captions, facts, oracle_net, oracles, splits, train_oracles
+from bayes_persona.world import captions, facts, oracle_net, oracle_scores, oracles, splits, train_oracles, wear
 from bayes_persona.world.draw import Scene, Subject, render
 
 
@@ -25,7 +25,7 @@ def pixels(examples):
 
 @pytest.fixture(scope="module")
 def found():
-    return oracles.scores(n=200, seed=11)
+    return oracle_scores.scores(n=200, seed=11)
 
 
 def test_identities_that_nobody_trained_on_are_read(found):
@@ -193,8 +193,8 @@ def test_training_that_was_killed_goes_on_to_the_same_oracles(tmp_path):
 
 def test_wearing_a_picture_down_depends_on_the_seed_alone(pixels):
     clean = oracle_net.floats(pixels[:6])
-    first, again = (train_oracles.worn(clean, torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (wear.down(clean, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
     assert first.min() >= 0
     assert first.max() <= 1
-    assert not torch.equal(first, train_oracles.worn(clean, torch.Generator().manual_seed(4)))
+    assert not torch.equal(first, wear.down(clean, torch.Generator().manual_seed(4)))
