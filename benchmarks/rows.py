@@ -30,8 +30,9 @@ HEADLINES = {
     "oracle.identity_r2": "PersonaWorld's oracles on held-out people: R² of identity",
     "base.background": "its base model, held-out prompts: background as asked",
     "base.superclass": "the same: superclass",
-    "base.expression": "the same: expression (the model is young)",
+    "base.expression": "the same: expression",
     "base.two_subjects": "the same: both of two subjects there",
+    "base.named_identity_r2": "the same: R² of identity of the people it knows by name",
     "demo.seconds": "`make demo` before its third act, seconds",
     "test.seconds": "`make test` before its diffusion half, seconds",
 }

@@ -69,7 +69,8 @@ def oracle(config: Config) -> list[Row]:
 
 def base(config: Config) -> list[Row]:
     """Judge the shipped model on held-out prompts."""
-    command, started = "python -m benchmarks.world --only base", time.perf_counter()
+    command = f"python -m benchmarks.world --only base --prompts {config.prompts}"
+    started = time.perf_counter()
     found = base_scores.scores(pipelines.load(), config.prompts, seed=child(100, "base"))
     seconds = time.perf_counter() - started
     rows = [
