@@ -33,7 +33,7 @@ HEADLINES = {
     "base.expression": "the same: expression",
     "base.two_subjects": "the same: both of two subjects there",
     "base.named_identity_r2": "the same: R² of identity of the people it knows by name",
-    "demo.seconds": "`make demo` before its third act, seconds",
+    "demo.seconds": "`make demo`, seconds",
     "test.seconds": "`make test` before its diffusion half, seconds",
 }
 """The rows that the README shows, and what they are."""
