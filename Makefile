@@ -31,11 +31,12 @@ wheel: $(READY)  ## build the wheel and try it with no extras in a bare environm
 	$(BIN)/python tests/wheel.py
 
 # The constraints pin the versions that work together; torch is named first and exactly, which is what picks a CPU build.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt references.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@echo "Setting up .venv with $(PYTHON): about 2 GB and two to five minutes the first time, seconds after that."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check $(QUIET) -c constraints.txt torch -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(QUIET) --no-deps -r references.txt
 	@touch $@
 
 clean:  ## remove the environment and what was built

@@ -1,7 +1,7 @@
 """What every learner and every kernel promises, as checks that yours can be put through too.
 
 These promises are all that makes serial, parallel and resumed runs equal; a learner or kernel that keeps them works
-with `nptl.sample`, `map` and `run` without a line of glue.
+with `nptl.NPTL`, `map` and `run` without a line of glue.
 """
 
 import copy

@@ -1,13 +1,16 @@
 """Many independent draws: the same function for many items, in any order, on any machine, with the same result.
 
 An *engine* says how the calls are executed: it takes the function and the items and yields `(position, result)` in
-whatever order they finish. `serial` needs nothing; others (processes, Ray) only have to keep this shape.
+whatever order they finish. `serial` needs nothing; others (processes, Ray) only have to keep this shape. A call that
+fails on its data gives its `DataError` as its result, so that one bad draw does not take the others with it.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bayes_persona.errors import DataError
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import require_finite
 from bayes_persona.progress import bar
@@ -15,17 +18,20 @@ from bayes_persona.store import open_run
 from bayes_persona.types import Params
 
 Item = TypeVar("Item")
-Engine = Callable[[Callable[[Any], Params], Sequence[Any]], Iterator[tuple[int, Params]]]
+Engine = Callable[[Callable[[Any], Params], Sequence[Any]], Iterator[tuple[int, Params | DataError]]]
 
 
-def serial(function: Callable[[Item], Params], items: Sequence[Item]) -> Iterator[tuple[int, Params]]:
+def serial(function: Callable[[Item], Params], items: Sequence[Item]) -> Iterator[tuple[int, Params | DataError]]:
     """Call one after another, in this process.
 
     >>> list(serial(lambda item: {"x": item}, [3, 4]))
     [(0, {'x': 3}), (1, {'x': 4})]
     """
     for position, item in enumerate(items):
-        yield position, function(item)
+        try:
+            yield position, function(item)
+        except DataError as error:
+            yield position, error
 
 
 def map(
@@ -36,6 +42,7 @@ def map(
     folder: str | Path | None = None,
     config: Any = None,
     title: str | None = None,
+    exclude_failed: bool = False,
 ) -> list[Params]:
     """Give `function(item)` for every item, in the order of the items.
 
@@ -46,9 +53,11 @@ def map(
         folder: Keep each result here as soon as it is there, and skip those that are there already.
         config: Dataclass or dict that says what the draws are; a folder made with another one is refused.
         title: Name beside the progress bar; None shows no bar.
+        exclude_failed: Leave out results that are NaN or infinite, or whose call failed on its data, and warn of them.
 
     Raises:
-        DataError: If a result is NaN or infinite; the results before it are kept.
+        DataError: If a result is NaN or infinite, or a call failed on its data, unless such are excluded; the results
+            before it are kept. If all failed.
 
     >>> import numpy as np
     >>> map(lambda item: {"x": np.full(1, item)}, [1, 2])[1]["x"].tolist()
@@ -60,12 +69,34 @@ def map(
         there = [position for position in range(len(items)) if place.particle(position).exists()]
         results = {position: load_arrays(place.particle(position))[0] for position in there}
     missing = [position for position in range(len(items)) if position not in results]
+    failed: dict[int, DataError] = {}
     with bar(title, total=len(items), done=len(results)) as advance:
         for index, result in engine(function, [items[position] for position in missing]):
             position = missing[index]
-            require_finite(result, f"draw {position}")
-            if place is not None:
-                save_arrays(place.particle(position), result)
-            results[position] = result
+            try:
+                results[position] = _good(result, position)
+            except DataError as error:
+                if not exclude_failed:
+                    raise
+                failed[position] = error
+            else:
+                if place is not None:
+                    save_arrays(place.particle(position), results[position])
             advance()
-    return [results[position] for position in range(len(items))]
+    if failed:
+        _report(failed, len(items))
+    return [results[position] for position in sorted(results)]
+
+
+def _good(result: Params | DataError, position: int) -> Params:
+    if isinstance(result, DataError):
+        raise DataError(f"draw {position}: {result}") from result
+    require_finite(result, f"draw {position}")
+    return result
+
+
+def _report(failed: dict[int, DataError], count: int) -> None:
+    first = failed[min(failed)]
+    if len(failed) == count:
+        raise DataError(f"all {count} draws failed; the first: {first}") from first
+    warnings.warn(f"{len(failed)} of {count} draws failed and are left out; the first: {first}", stacklevel=3)

@@ -25,9 +25,10 @@ class Data(NamedTuple):
     np.float64(1.0)
     """
 
-    x: Any  # (n, …): whatever the learner's model takes, first axis examples
+    x: Any  # (n, …): whatever the learner's model takes, first axis examples; or a dict of such arrays
     y: Float[np.ndarray, "n k"]
     weights: Float[np.ndarray, " n"]
+    spread: Float[np.ndarray, "n k"] | None = None  # variance of the target around y, where several were fused into one
 
 
 @runtime_checkable  # so that tests can check annotations; it looks at names alone

@@ -80,9 +80,9 @@ def k10() -> list[Row]:
     base = nptl.linear_probe(learner, data)
     ratios = []
     for seed in range(repeats):
-        ten = _seconds(lambda seed=seed: nptl.sample(nptl.Config(particles=10), learner, base, data, seed=seed))
+        ten = _seconds(lambda seed=seed: nptl.NPTL(particles=10).sample(learner, base, data, seed=seed))
         names = [child(seed, again) for again in range(10)]
-        ones = [_seconds(lambda name=name: nptl.fine_tune(learner, base.params, data, seed=name)) for name in names]
+        ones = [_seconds(lambda name=name: nptl.MAP().sample(learner, base, data, seed=name)) for name in names]
         ratios.append(ten / sum(ones))
     seconds = time.perf_counter() - started
     command = "python -m benchmarks.foundation --only k10"

@@ -61,14 +61,13 @@ def fit(config: Config, method: str, learner: Learner, base: nptl.BaseMeasure, d
     """Give one method's posterior: all have the same start, steps, rate and number of members."""
     if method == "linear probe":
         return Posterior((base.params,))
-    if method == "fine-tuning":
-        return nptl.fine_tune(learner, base.params, data, seed=seed)
-    if method == "deep ensemble":
-        return nptl.deep_ensemble(learner, base.params, data, particles=config.particles, seed=seed)
-    draws = nptl.Config(particles=config.particles, rho=config.rho)
-    if method == "distillation ensemble":
-        return nptl.distillation_ensemble(draws, learner, base, data, seed=seed)
-    return nptl.sample(draws, learner, base, data, seed=seed)
+    methods: dict[str, nptl.Method] = {
+        "fine-tuning": nptl.MAP(),
+        "deep ensemble": nptl.DeepEnsemble(config.particles),
+        "distillation ensemble": nptl.DistillationEnsemble(config.particles, config.rho),
+        "NPTL": nptl.NPTL(config.particles, config.rho),
+    }
+    return methods[method].sample(learner, base, data, seed=seed)
 
 
 def split_seed(config: Config, split: int) -> int:

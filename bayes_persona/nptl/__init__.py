@@ -6,26 +6,35 @@ pretrained net believes. A posterior draw is a weighting of real and believed la
     from bayes_persona import average, nptl, predictions
     from bayes_persona.nptl.learner_torch import TorchLearner
 
-    learner = TorchLearner(net, head="head")
+    learner = TorchLearner(net)
     data = nptl.classification(x, y, classes=10)
     base = nptl.linear_probe(learner, data)
-    posterior = nptl.sample(nptl.Config(particles=10), learner, base, data, seed=0)
+    posterior = nptl.NPTL(particles=10).sample(learner, base, data, seed=0)
     probs = average(predictions(learner, posterior, x_new))
+
+Another method is another word in the place of `NPTL`: `DeepEnsemble`, `MAP`, `MultiStart`, `DistillationEnsemble`.
 """
 
-from bayes_persona.nptl.base_measure import BaseMeasure, linear_probe
-from bayes_persona.nptl.data import classification
-from bayes_persona.nptl.references import deep_ensemble, distillation_ensemble, fine_tune
-from bayes_persona.nptl.sample import Config, fuse, sample
+from bayes_persona.nptl.base_measure import BaseMeasure, linear_probe, zero_shot
+from bayes_persona.nptl.bootstrap import NPTL, choose_rho, fuse, model_nll
+from bayes_persona.nptl.data import classification, multilabel, regression
+from bayes_persona.nptl.method import Method
+from bayes_persona.nptl.references.ensembles import MAP, DeepEnsemble, DistillationEnsemble, MultiStart
 
 __all__ = [
+    "MAP",
+    "NPTL",
     "BaseMeasure",
-    "Config",
+    "DeepEnsemble",
+    "DistillationEnsemble",
+    "Method",
+    "MultiStart",
+    "choose_rho",
     "classification",
-    "deep_ensemble",
-    "distillation_ensemble",
-    "fine_tune",
     "fuse",
     "linear_probe",
-    "sample",
+    "model_nll",
+    "multilabel",
+    "regression",
+    "zero_shot",
 ]

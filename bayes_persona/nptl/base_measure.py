@@ -1,21 +1,26 @@
-"""The informative prior of NPTL: what a linear probe of the pretrained net believes about the downstream inputs.
+"""The informative prior of NPTL: what is believed about the downstream inputs before their labels are weighted.
 
-The base measure is F_π = (1/n) Σ_i δ_(x_i, f_probed(x_i)), with f_probed = softmax(W* φ*(x)), φ* frozen and W* fitted
-on the downstream labels (Lee et al. 2024, section 3.2). So the labels are used twice, in W* and in the likelihood: it
-is an empirical Bayes prior, and says so. Atoms are soft: a probability vector each.
+The base measure is F_π = (1/n) Σ_i δ_(x_i, f(x_i)). With f a linear probe of the pretrained net, softmax(W* φ*(x)), φ*
+frozen and W* fitted on the downstream labels, it is the paper's (Lee et al. 2024, section 3.2). The labels are then
+used twice, in W* and in the likelihood: it is an empirical Bayes prior. Cross-fitting (`folds`) answers that: what is
+believed of an example comes from a probe that has not seen its label. Atoms are soft: a probability vector each.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.errors import ConfigError, DataError, MismatchError
+from bayes_persona.nptl import likelihood as likelihoods
+from bayes_persona.nptl.data import subset
+from bayes_persona.nptl.likelihood import Likelihood, fit_head
+from bayes_persona.seeds import generator
 from bayes_persona.types import Data, Learner, Params
 
-with needs_extra("torch"):
-    from scipy.optimize import minimize
-    from scipy.special import log_softmax, softmax
+Sampler = Callable[[int], tuple[Any, Float[np.ndarray, "t k"]]]
+"""Draws pseudo-examples from a base measure of one's own: from a seed, inputs and their targets."""
 
 
 class BaseMeasure(NamedTuple):
@@ -26,9 +31,11 @@ class BaseMeasure(NamedTuple):
     """
 
     params: Params
-    """The probed net (φ*, W*): where every draw starts."""
+    """Where every draw starts: the probed net (φ*, W*)."""
     labels: Float[np.ndarray, "n k"]
-    """Its probabilities at each x_i: the atoms of F_π."""
+    """Its expected targets at each x_i: the atoms of F_π."""
+    sampler: Sampler | None = None
+    """Draws the atoms in their place: pseudo-examples of one's own, anew for every particle."""
 
 
 @runtime_checkable
@@ -37,9 +44,11 @@ class ProbedLearner(Learner, Protocol):
 
     >>> from torch import nn
     >>> from bayes_persona.nptl.learner_torch import TorchLearner
-    >>> isinstance(TorchLearner(nn.Linear(1, 2), head=""), ProbedLearner)
+    >>> isinstance(TorchLearner(nn.Linear(1, 2)), ProbedLearner)
     True
     """
+
+    likelihood: Likelihood
 
     @property
     def params(self) -> Params:
@@ -55,61 +64,64 @@ class ProbedLearner(Learner, Protocol):
         ...
 
 
-def linear_probe(learner: ProbedLearner, data: Data, *, penalty: float = 1e-2) -> BaseMeasure:
+def linear_probe(
+    learner: ProbedLearner, data: Data, *, penalty: float = 1e-2, folds: int = 0, seed: int = 0
+) -> BaseMeasure:
     """Fit the head alone on the downstream labels, and take its predictions as the prior.
 
-    The problem is convex and solved by L-BFGS to convergence, so there is no seed.
+    The problem is convex and solved to convergence (L-BFGS, or normal equations for the gaussian likelihood).
 
     Args:
         learner: Holds the pretrained params; only its features are used.
         data: The downstream examples.
-        penalty: λ in (1/n) Σ CE + (λ/2)‖W‖², on features standardised over the data; the bias is free.
+        penalty: λ in (1/n) Σ ℓ + (λ/2)‖W‖², on features standardised over the data; the bias is free.
+        folds: Cross-fit: take each example's belief from a probe fitted without its fold. 0 uses the one probe of all
+            examples, as the paper does. Draws start from that one in either case.
+        seed: Names the folds.
 
     Raises:
-        ConfigError: If the penalty is not positive (with few examples the optimum would be at infinity).
+        ConfigError: If the penalty is not positive (with few examples the optimum would be at infinity), or there are
+            more folds than examples, or just one.
         DataError: If the features are NaN or infinite.
 
     >>> from torch import nn
     >>> from bayes_persona.nptl.learner_torch import TorchLearner
     >>> data = Data(np.array([[-1.0], [1.0]], np.float32), np.eye(2), np.ones(2))
-    >>> linear_probe(TorchLearner(nn.Linear(1, 2), head=""), data).labels.argmax(axis=1).tolist()
+    >>> linear_probe(TorchLearner(nn.Linear(1, 2)), data).labels.argmax(axis=1).tolist()
     [0, 1]
     """
     if not penalty > 0:
         raise ConfigError(f"penalty: expected more than 0, got {penalty}")
+    if folds and not 2 <= folds <= len(data.y):
+        raise ConfigError(f"folds: expected 0, or 2 to {len(data.y)} (the number of examples), got {folds}")
     features = learner.features(learner.params, data.x)
     if not np.isfinite(features).all():
         raise DataError("x: the pretrained net gives NaN or infinite features; are x scaled as in pretraining?")
-    weight, bias = fit_head(features, data, penalty)
+    targets, likelihood = data._replace(x=features), learner.likelihood
+    weight, bias = fit_head(features, targets, penalty, likelihood)
     params = learner.with_head(learner.params, weight, bias)
-    return BaseMeasure(params, softmax(features @ weight.T + bias, axis=1))
+    outputs = features @ weight.T + bias
+    fold = generator(seed, "folds").permutation(np.arange(len(features)) % max(folds, 1))
+    for held in range(folds):
+        seen = subset(targets, fold != held)
+        weight, bias = fit_head(seen.x, seen, penalty, likelihood)
+        outputs[fold == held] = features[fold == held] @ weight.T + bias
+    believed = likelihoods.mean(outputs, likelihood)
+    if likelihood == "gaussian":
+        params = likelihoods.with_noise(params, believed, data)
+    return BaseMeasure(params, believed)
 
 
-def fit_head(
-    features: Float[np.ndarray, "n d"], data: Data, penalty: float
-) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"]]:
-    """Give the weight and bias of the penalised multinomial logistic regression of soft labels on features.
+def zero_shot(learner: ProbedLearner, data: Data) -> BaseMeasure:
+    """Take the pretrained net's own predictions as the prior, for nets that know the task (no label is used twice).
 
-    >>> data = Data(None, np.eye(2)[[0, 0, 1, 1]], np.ones(4))
-    >>> weight, bias = fit_head(np.array([[-2.0], [-1.0], [1.0], [2.0]]), data, penalty=0.1)
-    >>> bool(weight[1, 0] > weight[0, 0])
-    True
+    >>> from torch import nn
+    >>> from bayes_persona.nptl.learner_torch import TorchLearner
+    >>> data = Data(np.zeros((3, 1), np.float32), np.eye(2)[[0, 1, 1]], np.ones(3))
+    >>> zero_shot(TorchLearner(nn.Linear(1, 2)), data).labels.shape
+    (3, 2)
     """
-    centre, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)  # a feature that never moves tells nothing, and keeps weight zero
-    inputs = (features - centre) / scale
-    mass = data.weights[:, None] / data.weights.sum()
-    classes, width = data.y.shape[1], inputs.shape[1]
-
-    def objective(flat):
-        weight, bias = flat[:-classes].reshape(classes, width), flat[-classes:]
-        logits = inputs @ weight.T + bias
-        slope = mass * (softmax(logits, axis=1) * data.y.sum(axis=1, keepdims=True) - data.y)
-        loss = -(mass * data.y * log_softmax(logits, axis=1)).sum() + penalty / 2 * (weight**2).sum()
-        return loss, np.concatenate([(slope.T @ inputs + penalty * weight).ravel(), slope.sum(axis=0)])
-
-    flat = minimize(
-        objective, np.zeros(classes * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
-    ).x
-    weight, bias = flat[:-classes].reshape(classes, width) / scale, flat[-classes:]
-    return weight, bias - weight @ centre
+    believed = learner.predict(learner.params, data.x)
+    if believed.shape != data.y.shape:
+        raise MismatchError(f"y: the net has {believed.shape[1]} outputs, the labels {data.y.shape[1]} columns")
+    return BaseMeasure(learner.params, believed)

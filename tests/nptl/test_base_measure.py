@@ -8,8 +8,8 @@ from torch import nn
 
 from bayes_persona import ConfigError, Data, DataError
 from bayes_persona.nptl import classification, linear_probe
-from bayes_persona.nptl.base_measure import fit_head
 from bayes_persona.nptl.learner_torch import TorchLearner
+from bayes_persona.nptl.likelihood import fit_head
 
 
 def digits(n=120, width=5, classes=3):

@@ -19,7 +19,7 @@ def with_nan():
     ("x", "y", "classes", "error", "message"),
     [
         (X[:0], np.zeros(0, int), 2, DataError, "no example"),
-        (X, np.zeros(2, int), 2, MismatchError, r"shapes \(3, 2\) and \(2,\)"),
+        (X, np.zeros(2, int), 2, MismatchError, r"got 3 of x and 2 labels"),
         (with_nan(), np.zeros(3, int), 2, DataError, "1 of 3 examples, the first is example 1"),
         (X, np.array([0, 1, 2]), 2, DataError, r"example 2 has label 2, outside the 2 classes \(0 to 1\)"),
         (X, np.array([0, -1, 0]), 2, DataError, "example 1 has label -1"),

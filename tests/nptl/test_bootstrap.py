@@ -45,7 +45,7 @@ def test_the_fused_label_has_the_loss_of_both_labels(n, alpha, seed):
 def test_the_draws_have_the_moments_of_the_dirichlet_process_posterior(rho):
     # With squared loss θ = Σ w y + Σ v q, so E = Σ G_n z and Var = Σ G_n (z - E)² / (α + n + 1), exactly.
     data, base = problem()
-    posterior = nptl.sample(nptl.Config(particles=1500, rho=rho), Mean(), base, data, seed=1)
+    posterior = nptl.NPTL(particles=1500, rho=rho).sample(Mean(), base, data, seed=1)
     draws = posterior.stacked()["mean"]
     alpha = rho * N
     atoms = np.concatenate([data.y, base.labels])
@@ -58,52 +58,52 @@ def test_the_draws_have_the_moments_of_the_dirichlet_process_posterior(rho):
 
 def test_a_strong_prior_gives_back_what_it_believes():
     data, base = problem()
-    posterior = nptl.sample(nptl.Config(particles=5, rho=1e7), Mean(), base, data, seed=0)
+    posterior = nptl.NPTL(particles=5, rho=1e7).sample(Mean(), base, data, seed=0)
     assert np.abs(posterior.stacked()["mean"] - base.labels.mean(axis=0)).max() < 1e-3
 
 
 def test_without_a_prior_the_believed_labels_do_not_matter():
     data, base = problem()
     other = base._replace(labels=np.roll(base.labels, 1, axis=1))
-    config = nptl.Config(particles=3, rho=0.0)
-    one, two = (nptl.sample(config, Mean(), prior, data, seed=0).stacked()["mean"] for prior in (base, other))
+    config = nptl.NPTL(particles=3, rho=0.0)
+    one, two = (config.sample(Mean(), prior, data, seed=0).stacked()["mean"] for prior in (base, other))
     assert np.array_equal(one, two)
 
 
 def test_particle_seven_is_the_same_however_many_are_drawn():
     data, base = problem()
-    few, many = (nptl.sample(nptl.Config(particles=k), Mean(), base, data, seed=3) for k in (8, 12))
+    few, many = (nptl.NPTL(particles=k).sample(Mean(), base, data, seed=3) for k in (8, 12))
     assert np.array_equal(few[7]["mean"], many[7]["mean"])
     assert not np.array_equal(many[7]["mean"], many[8]["mean"])
 
 
 def test_an_interrupted_posterior_resumes_to_the_same_particles(tmp_path):
     data, base = problem()
-    straight = nptl.sample(nptl.Config(particles=6), Mean(), base, data, seed=3)
-    nptl.sample(nptl.Config(particles=4), Mean(), base, data, seed=3, folder=tmp_path)
+    straight = nptl.NPTL(particles=6).sample(Mean(), base, data, seed=3)
+    nptl.NPTL(particles=4).sample(Mean(), base, data, seed=3, folder=tmp_path)
     (tmp_path / "posterior" / "00001.safetensors").unlink()
-    resumed = nptl.sample(nptl.Config(particles=6), Mean(), base, data, seed=3, folder=tmp_path)
+    resumed = nptl.NPTL(particles=6).sample(Mean(), base, data, seed=3, folder=tmp_path)
     assert np.array_equal(resumed.stacked()["mean"], straight.stacked()["mean"])
 
 
 def test_a_folder_of_another_prior_is_refused(tmp_path):
     data, base = problem()
-    nptl.sample(nptl.Config(particles=1, rho=1.0), Mean(), base, data, seed=3, folder=tmp_path)
+    nptl.NPTL(particles=1, rho=1.0).sample(Mean(), base, data, seed=3, folder=tmp_path)
     with pytest.raises(MismatchError, match=r"rho was 1\.0, is now 2\.0"):
-        nptl.sample(nptl.Config(particles=1, rho=2.0), Mean(), base, data, seed=3, folder=tmp_path)
+        nptl.NPTL(particles=1, rho=2.0).sample(Mean(), base, data, seed=3, folder=tmp_path)
 
 
 def test_a_folder_of_other_data_is_refused(tmp_path):
     data, base = problem()
-    nptl.sample(nptl.Config(particles=1), Mean(), base, data, seed=3, folder=tmp_path)
+    nptl.NPTL(particles=1).sample(Mean(), base, data, seed=3, folder=tmp_path)
     with pytest.raises(MismatchError, match="data was"):
-        nptl.sample(nptl.Config(particles=1), Mean(), base, data._replace(x=data.x + 1), seed=3, folder=tmp_path)
+        nptl.NPTL(particles=1).sample(Mean(), base, data._replace(x=data.x + 1), seed=3, folder=tmp_path)
 
 
 def test_block_weights_give_the_same_posterior_spread():
     data, base = problem()
     exact, blocks = (
-        nptl.sample(nptl.Config(particles=1500, blocks=count), Mean(), base, data, seed=1).stacked()["mean"].std(axis=0)
+        nptl.NPTL(particles=1500, blocks=count).sample(Mean(), base, data, seed=1).stacked()["mean"].std(axis=0)
         for count in (None, 50)
     )
     assert np.abs(blocks / exact - 1).max() < 0.1
@@ -119,23 +119,23 @@ def test_block_weights_give_the_same_posterior_spread():
 )
 def test_impossible_settings_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        nptl.Config(**arguments)
+        nptl.NPTL(**arguments)
 
 
 def test_a_base_measure_of_other_data_is_refused():
     data, base = problem()
     with pytest.raises(MismatchError, match=r"base\.labels: expected shape \(200, 3\)"):
-        nptl.sample(nptl.Config(), Mean(), base._replace(labels=base.labels[:10]), data, seed=0)
+        nptl.NPTL().sample(Mean(), base._replace(labels=base.labels[:10]), data, seed=0)
 
 
 def test_the_distillation_ensemble_fits_the_mean_of_the_draws_labels():
     data, base = problem()
-    distilled = nptl.distillation_ensemble(nptl.Config(particles=2, rho=3.0), Mean(), base, data, seed=0)
+    distilled = nptl.DistillationEnsemble(particles=2, rho=3.0).sample(Mean(), base, data, seed=0)
     assert np.allclose(distilled[0]["mean"], (data.y.mean(axis=0) + 3 * base.labels.mean(axis=0)) / 4)
 
 
 def test_an_ensemble_of_one_is_fine_tuning():
     data, base = problem()
-    one = nptl.fine_tune(Mean(), base.params, data, seed=5)
-    ensemble = nptl.deep_ensemble(Mean(), base.params, data, particles=1, seed=5)
+    one = nptl.MAP().sample(Mean(), base, data, seed=5)
+    ensemble = nptl.DeepEnsemble(1).sample(Mean(), base, data, seed=5)
     assert np.array_equal(one[0]["mean"], ensemble[0]["mean"])
