@@ -130,7 +130,8 @@ def fuse(data: Data, base: BaseMeasure, weights: Weights) -> Data:
     both = real + pseudo
     share = np.divide(pseudo, both, out=np.zeros_like(both), where=both > 0)[:, None]
     label = (1 - share) * data.y + share * base.labels
-    spread = share * (1 - share) * (data.y - base.labels) ** 2  # the constant that a gaussian's variance needs
+    # what a gaussian's variance needs: how far the two are apart, and the noise of what is believed
+    spread = share * (1 - share) * (data.y - base.labels) ** 2 + share * base.params.get(NOISE, 0.0)
     return Data(data.x, label, len(both) * both / both.sum(), spread)
 
 

@@ -8,20 +8,21 @@ examples, labels and weights, and descends on its own sum, so member k is what i
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.named import fingerprint, require_like
 from bayes_persona.nptl import likelihood as likelihoods
 from bayes_persona.nptl import net_torch
-from bayes_persona.nptl.data import count, take
+from bayes_persona.nptl.compute_torch import Compute, own_randomness
+from bayes_persona.nptl.data import take
+from bayes_persona.nptl.descent import Descent
 from bayes_persona.nptl.likelihood import NOISE, Likelihood
 from bayes_persona.nptl.method import Fit
 from bayes_persona.nptl.net_torch import Tensors
@@ -32,42 +33,27 @@ with needs_extra("torch"):
     from torch import nn
     from torch.func import vmap
     from torch.nn import functional
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
 Objective = Callable[[Tensors, np.ndarray], torch.Tensor]
 """The mean weighted loss of the examples in some rows, as a function of the parameters."""
-CHUNK = 1000
-"""Examples that are predicted at a time."""
 CHEAP = 3e7
 """Floating-point operations of one member's forward pass of a batch below which one pass for all members was faster on
 two CPU threads (rows `nptl.together.*`): small nets spend their time between kernels, large ones inside."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """How a net is fitted: stochastic gradient descent with Nesterov momentum and a cosine to zero.
+class Config(Descent):
+    """How a net is fitted.
 
     >>> Config(steps=100).lr
     0.02
     """
 
-    steps: int = 300
-    """Gradient steps of one fit."""
-    batch: int = 64
-    """Examples a step; all of them, if there are fewer."""
-    lr: float = 0.02
-    """Learning rate at the start of the cosine."""
-    momentum: float = 0.9
-    """Nesterov momentum."""
-    weight_decay: float = 0.0
-    """Pull of every parameter towards zero. The posterior bootstrap has none; comparisons use the same for all."""
-    anchor: float = 0.0
-    """Pull of every parameter towards the pretrained one: L2-SP (Li et al. 2018)."""
     batch_norm: Literal["frozen", "learned"] = "frozen"
     """What BatchNorm normalises with: the pretrained statistics, or every batch's own (which knows no weights), whose
     running averages then belong to the particle. Scale and shift are parameters like others in either case."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What becomes of the learning rate."""
     head_dropout: float = 0.0
     """Share of the head's inputs that are dropped in training."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -76,18 +62,10 @@ class Config:
     """Where the net is fitted: cpu, cuda, cuda:1 …"""
 
     def __post_init__(self):
-        for name in ("steps", "batch", "lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum: expected 0 to 1 (exclusive), got {self.momentum}")
-        for name in ("weight_decay", "anchor"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        super().__post_init__()
         if not 0 <= self.head_dropout < 1:
             raise ConfigError(f"head_dropout: expected 0 to 1 (exclusive), got {self.head_dropout}")
-        for name in ("batch_norm", "schedule", "precision"):
-            among = get_args(get_type_hints(Config)[name])
+        for name, among in (("batch_norm", ("frozen", "learned")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in among:
                 raise ConfigError(f"{name}: expected one of {', '.join(among)}, got {getattr(self, name)!r}")
 
@@ -132,6 +110,7 @@ class TorchLearner:
         self.config = Config() if config is None else config
         self.likelihood: Likelihood = likelihood
         self.head = net_torch.find_head(net, head)
+        self._compute = Compute(self.config.device, self.config.precision)
         self._net = copy.deepcopy(net).to(self.config.device).eval()
         named = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
         self._trained = tuple(name for name in named if any(fnmatch(name, pattern) for pattern in trainable))
@@ -143,14 +122,8 @@ class TorchLearner:
 
     @property
     def params(self) -> Params:
-        """The pretrained params, as copies."""
-        params = _numpy(self._pretrained)
-        return {**params, NOISE: np.ones(self.outputs)} if self.likelihood == "gaussian" else params
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers the net gives for an example."""
-        return net_torch.linear(self._net, self.head).out_features
+        """The pretrained params, as copies. Fits with the gaussian likelihood add its noise variance to them."""
+        return _numpy(self._pretrained)
 
     @property
     def head_weight(self) -> str:
@@ -190,7 +163,7 @@ class TorchLearner:
             DataError: If the loss stops being finite.
         """
         net, moving, objective = self.objective(params, data)
-        rows = batches(len(data.y), self.config.batch, self.config.steps, seed)
+        rows = self.config.rows(len(data.y), seed)
         # Layers like dropout know no generator but the global one: give them ours, and give the caller's back.
         with own_randomness(self.config.device, seed):
             lasted = int(self._descend(moving, self._pretrained, lambda step: objective(moving, rows[step])[None]))
@@ -223,12 +196,16 @@ class TorchLearner:
         net_torch.training(net, frozen_norms=self.config.batch_norm == "frozen")
         if self.config.head_dropout > 0:
             net_torch.drop_features(net, self.head, self.config.head_dropout)
-        x, y, weights = self._tensors(data.x), self._tensors(data.y), self._tensors(data.weights)
+        x, y, weights = (
+            self._compute.tensors(data.x),
+            self._compute.tensors(data.y),
+            self._compute.tensors(data.weights),
+        )
         moving = {name: value.detach().clone().requires_grad_() for name, value in self._moving(net).items()}
 
         def loss(params: Tensors, rows: np.ndarray) -> torch.Tensor:
             row = torch.as_tensor(rows, device=self.config.device)
-            with self._precision():
+            with self._compute.arithmetic():
                 outputs = net_torch.outputs(net, take(x, row), params)
             return (weights[row] * self._losses(outputs.float(), y[row])).mean()
 
@@ -251,21 +228,20 @@ class TorchLearner:
         self._require_outputs(net, fits[0].data)
         inputs = self._shared_inputs(fits)
         if set(self._trained) <= set(net_torch.head_names(self.head)):
-            inputs = [torch.as_tensor(self._features(net, x), device=self.config.device).float() for x in inputs]
+            inputs = [self._compute.tensors(self._compute.features(net, self.head, x)) for x in inputs]
             net, prefix = net_torch.linear(net, self.head), net_torch.below(self.head)
         else:
             prefix = ""
         net_torch.training(net, frozen_norms=self.config.batch_norm == "frozen")
         moving = {
-            name: torch.stack([self._tensors(fit.params[name]) for fit in fits]).requires_grad_()
+            name: torch.stack([self._compute.tensors(fit.params[name]) for fit in fits]).requires_grad_()
             for name in self._trained
         }
         y, weights = (
-            torch.stack([self._tensors(part) for part in parts])
+            torch.stack([self._compute.tensors(part) for part in parts])
             for parts in ([fit.data.y for fit in fits], [fit.data.weights for fit in fits])
         )
-        steps, size = self.config.steps, self.config.batch
-        rows = np.stack([batches(y.shape[1], size, steps, fit.seed) for fit in fits], axis=1)
+        rows = np.stack([self.config.rows(y.shape[1], fit.seed) for fit in fits], axis=1)
         member = torch.arange(len(fits), device=self.config.device)[:, None]
         # the data of all members lie in one tensor, once where they share it
         starts = member * (y.shape[1] if len(inputs) > 1 else 0)
@@ -276,7 +252,7 @@ class TorchLearner:
 
         def loss(step: int) -> torch.Tensor:
             row = torch.as_tensor(rows[step], device=self.config.device)
-            with self._precision():
+            with self._compute.arithmetic(), sdpa_kernel(SDPBackend.MATH):  # vmap knows no fused attention
                 outputs = vmap(forward)(moving, take(x, starts + row))
             losses = self._losses(outputs.float().flatten(0, 1), y[member, row].flatten(0, 1))
             return (weights[member, row] * losses.unflatten(0, row.shape)).mean(dim=1)
@@ -285,7 +261,7 @@ class TorchLearner:
         lasted = self._descend(moving, anchor, loss).tolist()
         found = [_numpy({name: moving[name][k] for name in self._trained}) for k in range(len(fits))]
         return [
-            self._finished(params, fit.data) if last == steps else self._diverged(last)
+            self._finished(params, fit.data) if last == self.config.steps else self._diverged(last)
             for params, fit, last in zip(found, fits, lasted, strict=True)
         ]
 
@@ -296,7 +272,7 @@ class TorchLearner:
         if self.config.device != "cpu" or set(self._trained) <= set(net_torch.head_names(self.head)):
             return True
         with FlopCounterMode(display=False) as counter:
-            self._batched(self._net, take(data.x, slice(0, self.config.batch)))
+            self._compute.outputs(self._net, take(data.x, slice(0, self.config.batch)))
         return counter.get_total_flops() < CHEAP
 
     def predict(self, params: Params, x: Any) -> Float[np.ndarray, "n k"]:
@@ -305,11 +281,11 @@ class TorchLearner:
         Raises:
             MismatchError: If `params` are not this net's, or the net cannot take `x`.
         """
-        return likelihoods.mean(self._batched(self._load(params), x).double().numpy(), self.likelihood)
+        return likelihoods.mean(self._compute.outputs(self._load(params), x).double().numpy(), self.likelihood)
 
     def features(self, params: Params, x: Any) -> Float[np.ndarray, "n d"]:
         """Give what the head is fed with."""
-        return self._features(self._load(params), x)
+        return self._compute.features(self._load(params), self.head, x)
 
     def with_head(self, params: Params, weight: Float[np.ndarray, "k d"], bias: Float[np.ndarray, " k"]) -> Params:
         """Give the params with another head, in the net's own precision.
@@ -327,7 +303,7 @@ class TorchLearner:
         return {**params, **head}
 
     def _load(self, params: Params) -> nn.Module:
-        require_like(params, self.params, "params")
+        require_like({name: array for name, array in params.items() if name != NOISE}, self.params, "params")
         net = copy.deepcopy(self._net)
         own = net.state_dict()
         with torch.no_grad():
@@ -345,7 +321,6 @@ class TorchLearner:
     def _finished(self, params: Params, data: Data) -> Params:
         if self.likelihood != "gaussian":
             return params
-        params = {**params, NOISE: np.ones(self.outputs)}
         return likelihoods.with_noise(params, self.predict(params, data.x), data)
 
     def _diverged(self, lasted: int) -> DataError:
@@ -355,7 +330,7 @@ class TorchLearner:
         return net_torch.draws_masks(self._net) or self.config.head_dropout > 0 or bool(self._buffers)
 
     def _require_outputs(self, net: nn.Module, data: Data) -> None:
-        outputs = self._batched(net, take(data.x, slice(0, 1))).shape[1:]
+        outputs = self._compute.outputs(net, take(data.x, slice(0, 1))).shape[1:]
         if outputs != data.y.shape[1:]:
             raise MismatchError(f"y: the net has {outputs.numel()} outputs, the labels {data.y.shape[1]} columns")
 
@@ -365,12 +340,9 @@ class TorchLearner:
         optimizer = torch.optim.SGD(
             moving.values(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
         )
-        if config.schedule == "cosine":
-            schedule: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        else:
-            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
         lasted: torch.Tensor | None = None
-        for step in range(config.steps):
+        for step, rate in enumerate(config.rates()):
+            optimizer.param_groups[0]["lr"] = rate
             losses = loss(step)
             finite = torch.isfinite(losses)
             lasted = torch.zeros_like(finite, dtype=torch.long) if lasted is None else lasted
@@ -384,7 +356,6 @@ class TorchLearner:
                     if parameter.grad is not None:
                         parameter.grad += config.anchor * (parameter.detach() - anchor[name])
             optimizer.step()
-            schedule.step()
         assert lasted is not None  # there is at least one step
         return lasted
 
@@ -397,46 +368,7 @@ class TorchLearner:
 
     def _shared_inputs(self, fits: Sequence[Fit]) -> list[Any]:
         shared = all(fit.data.x is fits[0].data.x for fit in fits)
-        return [self._tensors(fit.data.x) for fit in (fits[:1] if shared else fits)]
-
-    def _tensors(self, x: Any) -> Any:
-        if isinstance(x, Mapping):
-            return {name: self._tensors(part) for name, part in x.items()}
-        tensor = torch.as_tensor(x, device=self.config.device)
-        return tensor.float() if tensor.dtype == torch.float64 else tensor
-
-    def _precision(self):
-        device = torch.device(self.config.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-
-    def _features(self, net: nn.Module, x: Any) -> Float[np.ndarray, "n d"]:
-        caught: list[torch.Tensor] = []
-        given: list[torch.Tensor] = []
-
-        def catch(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            caught.append(inputs[0].detach().cpu())
-            given.append(output.detach().cpu())
-
-        hook = net_torch.linear(net, self.head).register_forward_hook(catch)
-        outputs = self._batched(net, x)
-        hook.remove()
-        if not given or not torch.equal(torch.cat(given).float(), outputs):
-            raise ConfigError(f"head: the outputs of {self.head!r} are not the net's; name its final linear layer")
-        return torch.cat(caught).double().numpy()
-
-    @torch.no_grad()
-    def _batched(self, net: nn.Module, x: Any) -> torch.Tensor:
-        if count(x) == 0:
-            raise DataError("x: there is no example to predict")
-        try:
-            with self._precision():
-                parts = [
-                    net_torch.outputs(net, self._tensors(take(x, slice(start, start + CHUNK)))).float().cpu()
-                    for start in range(0, count(x), CHUNK)
-                ]
-            return torch.cat(parts)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise MismatchError(f"x: the net fails on examples of shape {_shape(x)}: {error}") from error
+        return [self._compute.tensors(fit.data.x) for fit in (fits[:1] if shared else fits)]
 
 
 def _joined(inputs: list[Any]) -> Any:
@@ -445,34 +377,5 @@ def _joined(inputs: list[Any]) -> Any:
     return torch.cat(inputs)
 
 
-def _shape(x: Any) -> Any:
-    return {name: np.shape(part)[1:] for name, part in x.items()} if isinstance(x, Mapping) else np.shape(x)[1:]
-
-
 def _numpy(tensors: Tensors) -> Params:
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
-
-
-def batches(n: int, size: int, steps: int, seed: int) -> Int[np.ndarray, "steps batch"]:
-    """Give the rows of every step: whole passes over `n` examples in random order, one after another.
-
-    >>> sorted(batches(n=4, size=2, steps=2, seed=0).ravel().tolist())
-    [0, 1, 2, 3]
-    """
-    size = min(size, n)
-    rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
-    return order[: steps * size].reshape(steps, size)
-
-
-@contextmanager
-def own_randomness(device: str, seed: int) -> Iterator[None]:
-    """Seed torch's global generators, and give the caller's states back.
-
-    >>> with own_randomness("cpu", 0): first = torch.rand(1)
-    >>> with own_randomness("cpu", 0): print(bool(first == torch.rand(1)))
-    True
-    """
-    with torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
-        torch.manual_seed(seed)
-        yield

@@ -139,3 +139,63 @@ def test_an_ensemble_of_one_is_fine_tuning():
     one = nptl.MAP().sample(Mean(), base, data, seed=5)
     ensemble = nptl.DeepEnsemble(1).sample(Mean(), base, data, seed=5)
     assert np.array_equal(one[0]["mean"], ensemble[0]["mean"])
+
+
+class Probed(Mean):
+    """The smallest learner that a prior's strength can be chosen for."""
+
+    likelihood = "categorical"
+
+    @property
+    def params(self):
+        return {"mean": np.zeros(CLASSES)}
+
+    def features(self, params, x):
+        return x
+
+    def with_head(self, params, weight, bias):
+        return params
+
+
+def test_the_prior_is_as_strong_as_held_out_examples_say():
+    """A base measure that knows the law is wanted strong; one that is sure of the wrong class is wanted weak."""
+    rng = np.random.default_rng(0)
+    data = Data(rng.normal(size=(40, 1)), np.eye(CLASSES)[rng.integers(CLASSES, size=40)], np.ones(40))
+    truth, wrong = np.full(CLASSES, 1 / CLASSES), np.array([0.98, 0.01, 0.01])
+    chosen = {}
+    for name, belief in (("truth", truth), ("wrong", wrong)):
+        choice = nptl.choose_rho(
+            nptl.NPTL(particles=20),
+            Probed(),
+            data,
+            seed=0,
+            share=0.5,
+            probe=lambda learner, part, belief=belief: BaseMeasure({}, np.tile(belief, (len(part.y), 1))),
+        )
+        assert choice.nll[choice.method.rho] == min(choice.nll.values())
+        chosen[name] = choice.method.rho
+    assert chosen["truth"] > 1 > chosen["wrong"]
+
+
+@pytest.mark.parametrize("wrong", [{"grid": ()}, {"share": 0.0}, {"share": 1.0}])
+def test_choosing_needs_something_to_choose_from_and_to_judge_on(wrong):
+    data, _ = problem(20)
+    with pytest.raises(ConfigError, match="nothing to choose from, learn from or judge on"):
+        nptl.choose_rho(nptl.NPTL(), Probed(), data, seed=0, **wrong)
+
+
+def test_a_sampler_of_ones_own_draws_pseudo_examples_anew_for_every_particle():
+    data, base = problem(50)
+    seen = []
+
+    def sampler(seed):
+        seen.append(seed)
+        rng = np.random.default_rng(seed)
+        return rng.normal(size=(30, 1)), np.tile([0.0, 0.0, 1.0], (30, 1))
+
+    own = base._replace(sampler=sampler)
+    posterior = nptl.NPTL(particles=400, rho=1.0).sample(Mean(), own, data, seed=0)
+    assert len(set(seen)) == 400
+    # half of the mass is believed to be of the last class
+    expected = (data.y.mean(axis=0) + np.array([0.0, 0.0, 1.0])) / 2
+    assert np.abs(posterior.mean()["mean"] - expected).max() < 0.02

@@ -9,8 +9,9 @@ from torch import nn
 
 from bayes_persona import ConfigError, Data, DataError, MismatchError
 from bayes_persona.contracts import check_learner
-from bayes_persona.nptl import classification
+from bayes_persona.nptl import NPTL, classification, linear_probe, regression
 from bayes_persona.nptl.learner_torch import Config, TorchLearner
+from bayes_persona.nptl.likelihood import NOISE
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 1, 4, 4)).astype(np.float32)
@@ -141,3 +142,98 @@ def test_settings_that_cannot_fit_are_named(wrong):
         Config(**wrong)
     with pytest.raises(ConfigError, match="momentum"):
         Config(momentum=1.0)
+
+
+def test_the_head_is_found_and_a_wrong_one_is_noticed():
+    assert TorchLearner(net()).head == "3"
+    misled = TorchLearner(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4)), head="0")
+    with pytest.raises(ConfigError, match="the outputs of '0' are not the net's"):
+        misled.features(misled.params, X.reshape(24, 16)[:, :2])
+
+
+def test_only_what_is_trained_moves_and_only_that_is_kept():
+    learner = TorchLearner(net(), Config(steps=3), trainable=("3.*",))
+    fitted = learner.fit(learner.params, DATA, 0)
+    assert sorted(fitted) == ["3.bias", "3.weight"]
+    assert not np.array_equal(fitted["3.weight"], learner.params["3.weight"])
+    frozen = net()
+    frozen[0].requires_grad_(False)
+    assert sorted(TorchLearner(frozen).params) == ["3.bias", "3.weight"]
+    with pytest.raises(ConfigError, match=r"no parameter is left to train by \('encoder.\*',\); there are 0.weight"):
+        TorchLearner(net(), trainable=("encoder.*",))
+    with pytest.raises(ConfigError, match="requires_grad is off everywhere"):
+        TorchLearner(net().requires_grad_(False))
+    body = TorchLearner(net(), trainable=("0.*",))
+    with pytest.raises(ConfigError, match="the head '3' is not trained"):
+        body.with_head(body.params, np.zeros((3, 16)), np.zeros(3))
+
+
+class Sentence(nn.Module):
+    """What transformers' classifiers look like from outside: keywords in, an object with logits out."""
+
+    class Output:
+        def __init__(self, logits):
+            self.logits = logits
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask[..., None].float()
+        return self.Output(self.classifier((self.embed(input_ids) * mask).sum(-2) / mask.sum(-2)))
+
+
+def test_nets_that_take_keywords_and_give_logits_are_taken_as_they_are():
+    torch.manual_seed(0)
+    x = {"input_ids": RNG.integers(20, size=(24, 5)), "attention_mask": np.ones((24, 5), int)}
+    data = classification(x, Y, classes=3)
+    learner = TorchLearner(Sentence(), Config(steps=200, batch=8, lr=0.3))
+    base = linear_probe(learner, data)
+    serial, together = (
+        NPTL(particles=2).sample(learner, base, data, seed=0, engine=engine) for engine in ("serial", "together")
+    )
+    for one, other in zip(serial, together, strict=True):
+        assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-4
+    assert (learner.predict(serial[0], x).argmax(axis=1) == Y).mean() > 0.8
+    with pytest.raises(MismatchError, match="got 4 of attention_mask and 24 labels"):
+        classification({**x, "attention_mask": np.ones((4, 5), int)}, Y, classes=3)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft's
+def test_a_transformers_model_is_fitted_with_a_lora_of_peft():
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = transformers.ViTForImageClassification(
+        transformers.ViTConfig(image_size=8, patch_size=4, num_labels=3, **sizes)
+    )
+    pictures = RNG.normal(size=(24, 3, 8, 8)).astype(np.float32)
+    data = classification({"pixel_values": pictures}, Y, classes=3)
+    lora = peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"], r=2)
+    learner = TorchLearner(peft.get_peft_model(model, lora), Config(steps=5, batch=8))
+    assert all("lora" in name or "classifier" in name for name in learner.params)
+    posterior = NPTL(particles=2).sample(learner, linear_probe(learner, data), data, seed=0)
+    assert any("lora_B" in name and np.abs(array).max() > 0 for name, array in posterior[0].items())
+
+
+def test_a_regression_learns_its_noise():
+    torch.manual_seed(0)
+    x = RNG.normal(size=(400, 2)).astype(np.float32)
+    y = x @ np.array([1.0, -2.0]) + 0.5 * RNG.normal(size=400)
+    data = regression(x, y)
+    learner = TorchLearner(nn.Linear(2, 1), Config(steps=300, lr=0.05), likelihood="gaussian")
+    base = linear_probe(learner, data, penalty=1e-6)
+    for rho in (0.0, 1.0, 10.0):  # what is believed has noise too, or a strong prior would be sure of everything
+        posterior = NPTL(particles=4, rho=rho).sample(learner, base, data, seed=0)
+        noise = posterior.stacked()[NOISE].mean()
+        assert noise == pytest.approx(0.25, rel=0.2)
+
+
+def test_half_precision_and_a_constant_rate_fit_too():
+    for settings in ({"precision": "bfloat16"}, {"schedule": "constant"}):
+        learner = TorchLearner(net(), Config(steps=300, batch=24, lr=0.1, **settings))
+        params = learner.fit(learner.params, DATA, 0)
+        assert (learner.predict(params, X).argmax(axis=1) == Y).mean() > 0.9
+        assert params["3.weight"].dtype == np.float32

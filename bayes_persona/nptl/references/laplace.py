@@ -9,7 +9,8 @@ import numpy as np
 
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.nptl.base_measure import BaseMeasure
-from bayes_persona.nptl.learner_torch import TorchLearner, own_randomness
+from bayes_persona.nptl.compute_torch import own_randomness
+from bayes_persona.nptl.learner_torch import TorchLearner
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
@@ -85,13 +86,13 @@ class LastLayerLaplace:
     def _heads(self, learner: TorchLearner, mode, data: Data, seed: int):
         features = torch.as_tensor(learner.features(mode, data.x)).float()
         weight, bias = (torch.as_tensor(mode[name]) for name in (learner.head_weight, learner.head_bias))
-        head = torch.nn.Linear(weight.shape[1], len(bias))
-        head.load_state_dict({"weight": weight, "bias": bias})
         categorical = learner.likelihood == "categorical"
         labels = torch.as_tensor(data.y.argmax(axis=1)) if categorical else torch.as_tensor(data.y).float()
         loader = DataLoader(TensorDataset(features, labels), batch_size=min(len(features), 1000))
         with own_randomness("cpu", seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            head = torch.nn.Linear(weight.shape[1], len(bias))
+            head.load_state_dict({"weight": weight, "bias": bias})
             around = Laplace(
                 head,
                 "classification" if categorical else "regression",

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.nptl.base_measure import BaseMeasure
-from bayes_persona.nptl.learner_torch import TorchLearner, batches, own_randomness
-from bayes_persona.nptl.likelihood import NOISE, with_noise
+from bayes_persona.nptl.compute_torch import own_randomness
+from bayes_persona.nptl.learner_torch import TorchLearner
+from bayes_persona.nptl.likelihood import with_noise
 from bayes_persona.nptl.method import How, identity
 from bayes_persona.parallel import map
 from bayes_persona.posterior import Posterior
@@ -93,7 +94,7 @@ class SGHMC:
         n, steps = len(data.y), self.burn_in + self.every * self.particles
         _, moving, loss = learner.objective(base.params, data)
         centre = {name: torch.as_tensor(learner.params[name], device=learner.config.device) for name in moving}
-        rows = batches(n, learner.config.batch, steps, child(seed, "order"))
+        rows = replace(learner.config, steps=steps).rows(n, child(seed, "order"))
 
         def log_density(params, row):  # divided by n, as is the temperature
             pull = sum((params[name] - centre[name]).square().sum() for name in params) / (2 * self.prior_sd**2 * n)
@@ -119,6 +120,5 @@ class SGHMC:
 def _particle(learner: TorchLearner, params, data: Data) -> Params:
     particle = {name: value.detach().cpu().numpy().copy() for name, value in params.items()}
     if learner.likelihood == "gaussian":
-        particle[NOISE] = np.ones(learner.outputs)
         return with_noise(particle, learner.predict(particle, data.x), data)
     return particle

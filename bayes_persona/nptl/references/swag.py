@@ -77,16 +77,17 @@ class SWAG:
         return Posterior(tuple(self._draw(walked, child(seed, "particle", k)) for k in range(self.particles)))
 
     def _draw(self, walked: Params, seed: int) -> Params:
-        rng = generator(seed, "gaussian")
         count = self.snapshots
-        together = rng.normal(size=count) / np.sqrt(2 * (count - 1))
+        together = generator(seed, "together").normal(size=count) / np.sqrt(2 * (count - 1))
         particle = {}
         for name, points in walked.items():
             mean = points.mean(axis=0, dtype=np.float64)
             off = points - mean
             # half of the variance from the diagonal, half from the deviations, which keep what moves together
-            alone = np.sqrt((off**2).mean(axis=0) / 2) * rng.normal(size=mean.shape)
-            drawn = mean + np.sqrt(self.scale) * (alone + np.tensordot(together, off, axes=1))
+            alone = np.sqrt((off**2).mean(axis=0) / 2) * generator(seed, "alone", name).normal(size=mean.shape)
+            # a sum, not a matrix product, whose rounding would depend on where in memory the points lie
+            shared = (together.reshape(-1, *[1] * mean.ndim) * off).sum(axis=0)
+            drawn = mean + np.sqrt(self.scale) * (alone + shared)
             # of a variance (the gaussian likelihood's noise) the average is meant, not a draw that may be negative
             particle[name] = (mean if name == "noise.variance" else drawn).astype(points.dtype)
         return particle
