@@ -19,7 +19,10 @@ from bayes_persona.nptl.base_measure import BaseMeasure, linear_probe, zero_shot
 from bayes_persona.nptl.bootstrap import NPTL, choose_rho, fuse, model_nll
 from bayes_persona.nptl.data import classification, multilabel, regression
 from bayes_persona.nptl.method import Method
+from bayes_persona.nptl.predictor import Predictor
 from bayes_persona.nptl.references.ensembles import MAP, DeepEnsemble, DistillationEnsemble, MultiStart
+from bayes_persona.nptl.soup import greedy_soup, uniform_soup
+from bayes_persona.nptl.temperature import fit_temperature, tempered
 
 __all__ = [
     "MAP",
@@ -29,12 +32,17 @@ __all__ = [
     "DistillationEnsemble",
     "Method",
     "MultiStart",
+    "Predictor",
     "choose_rho",
     "classification",
+    "fit_temperature",
     "fuse",
+    "greedy_soup",
     "linear_probe",
     "model_nll",
     "multilabel",
     "regression",
+    "tempered",
+    "uniform_soup",
     "zero_shot",
 ]

@@ -16,10 +16,8 @@ from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
 from bayes_persona.types import Data
 
-with needs_extra("references"), warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its many backends, which we do not use
+with needs_extra("torch"):
     import torch
-    from laplace import Laplace
     from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -84,6 +82,9 @@ class LastLayerLaplace:
         return Posterior(tuple(learner.with_head(mode, weight, bias) for weight, bias in heads))
 
     def _heads(self, learner: TorchLearner, mode, data: Data, seed: int):
+        with needs_extra("references"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its many backends, which we do not use
+            from laplace import Laplace
         features = torch.as_tensor(learner.features(mode, data.x)).float()
         weight, bias = (torch.as_tensor(mode[name]) for name in (learner.head_weight, learner.head_bias))
         categorical = learner.likelihood == "categorical"

@@ -19,10 +19,8 @@ from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
 from bayes_persona.types import Data, Params
 
-with needs_extra("references"), warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # of tensordict, about a default in posteriors
+with needs_extra("torch"):
     import torch
-    from posteriors.sgmcmc import sghmc
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,9 @@ class SGHMC:
         return Posterior(tuple({name: states[k] for name, states in walked.items()} for k in range(self.particles)))
 
     def _chain(self, learner: TorchLearner, base: BaseMeasure, data: Data, seed: int) -> Iterator[Params]:
+        with needs_extra("references"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of tensordict, about a default in posteriors
+            from posteriors.sgmcmc import sghmc
         n, steps = len(data.y), self.burn_in + self.every * self.particles
         _, moving, loss = learner.objective(base.params, data)
         centre = {name: torch.as_tensor(learner.params[name], device=learner.config.device) for name in moving}
