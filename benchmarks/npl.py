@@ -98,7 +98,7 @@ def conjugate() -> list[Row]:
         errors = [_error(models[framework], sampled, draws) for sampled, models in FAMILIES.items()]
         seconds = time.perf_counter() - started
         measured = row(name, max(errors), "largest / posterior sd", command=f"{COMMAND} conjugate", seconds=seconds)
-        rows.append(replace(measured, n=len(errors) * draws))
+        rows.append(replace(measured, value=float(f"{max(errors):.2g}"), n=len(errors) * draws))  # too small for digits
     return rows
 
 
