@@ -26,6 +26,7 @@ check: $(READY)  ## lint, types and floors
 bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.world
+	$(BIN)/python -m benchmarks.npl
 
 wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
 	$(BIN)/python tests/wheel.py

@@ -51,4 +51,4 @@ class Posterior(Sequence[Params]):
 
     def mean(self) -> Params:
         """Give the average of the parameters (a *soup*), which is not the average of the predictions."""
-        return {name: stack.mean(axis=0) for name, stack in self.stacked().items()}
+        return {name: np.asarray(stack.mean(axis=0)) for name, stack in self.stacked().items()}

@@ -13,6 +13,7 @@ pretrained net believes. A posterior draw is a weighting of real and believed la
     probs = average(predictions(learner, posterior, x_new))
 
 Another method is another word in the place of `NPTL`: `DeepEnsemble`, `MAP`, `MultiStart`, `DistillationEnsemble`.
+For statistical models in NumPyro or Pyro there is `bayes_persona.nptl.npl`.
 """
 
 from bayes_persona.nptl.base_measure import BaseMeasure, linear_probe, zero_shot
