@@ -7,13 +7,15 @@ from bayes_persona.demo.config import Config
 from bayes_persona.demo.digits import handwritten
 from bayes_persona.errors import needs_extra
 from bayes_persona.metrics import mean_interval, reliability
+from bayes_persona.nptl.plots import COLOURS as METHODS
+from bayes_persona.nptl.plots import FAINT, GRID, INK, QUIET, WRONG
 from bayes_persona.persona.plots import heat, show, svg
 
 with needs_extra("demo"):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-INK, OURS, RIVAL, PLAIN, WRONG = "#22262e", "#1f5fbf", "#d9822b", "#8a8f98", "#c0392b"
+(OURS, RIVAL), PLAIN = METHODS[:2], QUIET
 COLOURS = {"NPTL": OURS, "C-PSRL": OURS, "deep ensemble": RIVAL, "flat PSRL": RIVAL, "PSRL without structure": PLAIN}
 """Ours is blue, its rival orange, everything else grey: in every picture."""
 
@@ -22,7 +24,7 @@ def reliability_diagram(result: transfer.Result) -> str:
     """Draw how often each method is right when it says that it is p sure; on the diagonal it means what it says."""
     figure = Figure(figsize=(10.4, 4.4), layout="constrained")
     curve, counts = figure.subplots(1, 2)
-    curve.plot([0, 1], [0, 1], color="#b8bcc4", linewidth=1, linestyle=(0, (4, 3)))
+    curve.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     for method in ("fine-tuning", "deep ensemble", "NPTL"):
         bins = reliability(result.outcomes[method].probs, result.y, bins=10)
         full = bins.counts >= 20  # a bin of a few digits is noise, not a curve
@@ -123,7 +125,7 @@ def _draw_scores(axis: Axes, result: transfer.Result, score: str) -> None:
         axis.plot([low, high], [place, place], color=colour, linewidth=2)
         axis.plot(mean, place, "o", color=colour, markersize=7)
     axis.set(yticks=range(len(methods)), yticklabels=methods, ylim=(-0.6, len(methods) - 0.4))
-    axis.grid(axis="x", color="#e2e5ea")
+    axis.grid(axis="x", color=GRID)
 
 
 def _draw_regret(axis: Axes, result: taxi.Result) -> None:
@@ -134,7 +136,7 @@ def _draw_regret(axis: Axes, result: taxi.Result) -> None:
         axis.plot(episode, mean, color=COLOURS[agent], label=agent)
         axis.fill_between(episode, low, high, color=COLOURS[agent], alpha=0.18, linewidth=0)
     episodes = max(outcome.regret.shape[1] for outcome in result.outcomes.values())
-    idle = {"color": "#b8bcc4", "linewidth": 1, "linestyle": (0, (4, 3)), "label": "driving about"}
+    idle = {"color": FAINT, "linewidth": 1, "linestyle": (0, (4, 3)), "label": "driving about"}
     axis.plot([0, episodes], [0, episodes * result.idle], **idle)
     axis.set(xlabel="episode", ylabel="regret so far", xlim=(0, None), ylim=(0, None))
     axis.legend(frameon=False, loc="upper left")

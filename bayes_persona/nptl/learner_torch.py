@@ -142,6 +142,7 @@ class TorchLearner:
         return {
             **asdict(self.config),
             "likelihood": self.likelihood,
+            "net": fingerprint({"layers": np.frombuffer(repr(self._net).encode(), np.uint8)}),
             "trained": list(self._trained),
             "frozen": fingerprint(_numpy(frozen)),
         }
