@@ -179,7 +179,8 @@ class Predictor:
         if other:
             raise MismatchError(f"{folder}: {', '.join(other)}; load it with a learner made as it was then")
         posterior = load_posterior(folder)
-        require_like(posterior[0], learner.params, f"{folder}: particle 0")
+        first = {name: array for name, array in posterior[0].items() if name != NOISE}  # what fits add
+        require_like(first, learner.params, f"{folder}: particle 0")
         return cls(learner, posterior)
 
     def _batches(self, x: Any, batch: int) -> Iterator[Float[np.ndarray, "particles batch k"]]:
