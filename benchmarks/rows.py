@@ -26,6 +26,7 @@ HEADLINES = {
     "demo.taxi.c-psrl.regret_last_fifth": "C-PSRL on Taxi, 7 edges told: regret an episode, last fifth of the run",
     "demo.taxi.flat_psrl.regret_last_fifth": "flat PSRL: the same (driving about costs 38)",
     "nptl.k10_cost_ratio.small_cnn": "cost of 10 NPTL draws / 10 fine-tunings",
+    "npl.misspecified_nll_gain_over_nuts": "NPL beside NUTS, a regression whose model is wrong: nats gained",
     "cpsrl.taxi.episode_cost_ratio": "seconds of a C-PSRL episode / of straightforward NumPy",
     "oracle.identity_r2": "PersonaWorld's oracles on held-out people: R² of identity",
     "base.background": "its base model, held-out prompts: background as asked",
@@ -33,8 +34,13 @@ HEADLINES = {
     "base.expression": "the same: expression",
     "base.two_subjects": "the same: both of two subjects there",
     "base.named_identity_r2": "the same: R² of identity of the people it knows by name",
+    "world.unpersonalized.identity_error": "someone new, without personalization: error of identity (RMSE of factors)",
+    "world.textual_inversion.identity_error": "the same after textual inversion on four pictures",
+    "world.low_rank.identity_error": "the same after DreamBooth-LoRA",
+    "world.textual_inversion.fidelity": "textual inversion: share of prompts that is followed",
+    "world.low_rank.fidelity": "DreamBooth-LoRA: the same",
     "demo.seconds": "`make demo`, seconds",
-    "test.seconds": "`make test` before its diffusion half, seconds",
+    "test.seconds": "`make test`, seconds",
 }
 """The rows that the README shows, and what they are."""
 
