@@ -14,8 +14,9 @@ help:  ## what there is
 demo: $(READY)  ## run all three parts and write demo/report/index.html
 	$(BIN)/bayes-persona demo
 
-test: $(READY)  ## all tests, docstring examples included
+test: $(READY)  ## all tests, docstring examples and notebooks included
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --override-ini addopts= --nbmake notebooks
 
 check: $(READY)  ## lint, types and floors
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "MC dropout": {"lr": LR, "rate": (0.1, 0.3)},
     "SWAG": {"lr": LR, "rate": (0.5, 1.0)},
     "SGHMC": {"rate": (0.003, 0.01, 0.03, 0.1), "prior_sd": (0.1, 1.0)},
-    "last-layer Laplace": {"lr": LR, "weight_decay": (0.0, 1e-3)},
+    "last-layer Laplace": {"lr": (0.01, 0.03), "prior_precision": (10.0, 100.0, 1000.0, 10000.0)},
     "distillation ensemble": {"lr": LR, "rho": (1.0, 3.0)},
     "NPTL": {"lr": LR, "rho": (1.0, 3.0)},
     "Bayesian bootstrap": {"lr": LR, "weight_decay": (0.0, 1e-3)},

@@ -136,6 +136,13 @@ def test_laplace_moves_nothing_but_the_head_and_is_sure_of_much_data():
     assert 0 < spreads[1] < 0.85 * spreads[0]
 
 
+def test_a_strong_prior_of_laplace_gives_the_mode():
+    mine = learner()
+    base = nptl.linear_probe(mine, DATA)
+    strong = LastLayerLaplace(particles=5, prior_precision=1e10).sample(mine, base, DATA, seed=0)
+    assert strong.stacked()["2.weight"].std(axis=0).max() < 1e-4
+
+
 def test_random_heads_are_the_same_for_the_same_seed_and_fit_the_features():
     mine = learner()
     one, two, other = (random_head(mine, mine.params, 8, 2, seed) for seed in (0, 0, 1))
@@ -155,6 +162,7 @@ def test_random_heads_are_the_same_for_the_same_seed_and_fit_the_features():
         (lambda: SWAG(snapshots=1), "snapshots"),
         (lambda: SGHMC(rate=0.0), "rate"),
         (lambda: LastLayerLaplace(particles=0), "particles"),
+        (lambda: LastLayerLaplace(prior_precision=0.0), "prior_precision"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(make, message):

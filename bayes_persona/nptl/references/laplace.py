@@ -23,7 +23,7 @@ with needs_extra("torch"):
 
 @dataclass(frozen=True)
 class LastLayerLaplace:
-    """One fit; then the head's Gaussian at that mode, its prior precision by marginal likelihood; particles are draws.
+    """One fit; then the head's Gaussian at that mode; particles are draws from it.
 
     The body stays at its mode. Draws of the head are averaged as probabilities, as for every method here;
     laplace-torch's own probit approximation is another predictive.
@@ -40,12 +40,17 @@ class LastLayerLaplace:
     """Number of draws from the Gaussian."""
     curvature: Literal["full", "kron", "diag"] = "kron"
     """Structure of the head's generalised Gauss-Newton matrix."""
+    prior_precision: float | None = None
+    """Of the head's weights; None takes the one of largest marginal likelihood, which is far too small where there are
+    more features than examples: directions that the data say nothing of then drown the rest. Choose one there."""
 
     def __post_init__(self):
         if self.particles < 1:
             raise ConfigError(f"particles: expected at least 1, got {self.particles}")
         if self.curvature not in ("full", "kron", "diag"):
             raise ConfigError(f"curvature: expected full, kron or diag, got {self.curvature!r}")
+        if self.prior_precision is not None and not self.prior_precision > 0:
+            raise ConfigError(f"prior_precision: expected more than 0, got {self.prior_precision}")
 
     def sample(
         self,
@@ -101,6 +106,9 @@ class LastLayerLaplace:
                 hessian_structure=self.curvature,
             )
             around.fit(loader)
-            around.optimize_prior_precision("glm", method="marglik")  # marginal likelihood predicts nothing
+            if self.prior_precision is None:
+                around.optimize_prior_precision("glm", method="marglik")  # marginal likelihood predicts nothing
+            else:
+                around.prior_precision = self.prior_precision
             draws = around.sample(self.particles).detach().double().numpy()
         return [(draw[: weight.numel()].reshape(weight.shape), draw[weight.numel() :]) for draw in draws]
