@@ -201,7 +201,7 @@ def test_a_net_of_another_width_is_refused(predictors, tmp_path):
     wider = TorchLearner(
         nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 2)), predictors["categorical"].learner.config
     )
-    with pytest.raises(MismatchError, match="net was .*, is now"):
+    with pytest.raises(MismatchError, match=r"net was .*, is now"):
         Predictor.load(tmp_path, wider)
 
 
