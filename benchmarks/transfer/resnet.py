@@ -34,9 +34,10 @@ class ResNet20(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        for stage, (inputs, outputs) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
-            blocks = (Block(inputs, outputs), Block(outputs, outputs), Block(outputs, outputs))
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = (
+            nn.Sequential(Block(inputs, outputs), Block(outputs, outputs), Block(outputs, outputs))
+            for inputs, outputs in ((16, 16), (16, 32), (32, 64))
+        )
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x):
