@@ -29,7 +29,7 @@ METHODS = {
     "low_rank": (LowRank, Draw(alpha=4.0, weights="even", prior="superclass", steps=200, rows=8, rate=1e-3)),
 }
 """The baselines, with the rates that `rates` chose."""
-GRID = {"textual_inversion": (5e-3, 2e-2, 5e-2), "low_rank": (3e-4, 1e-3, 3e-3)}
+GRID = {"textual_inversion": (2e-3, 5e-3, 2e-2, 5e-2), "low_rank": (3e-4, 1e-3, 3e-3, 1e-2)}
 """As many rates for each, on identities that are never reported."""
 
 
