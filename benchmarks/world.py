@@ -25,8 +25,8 @@ from benchmarks.rows import Row, row, save
 Part = Literal["oracle", "base", "cache", "rates", "adapters"]
 METHODS = {
     # what people do today: the photos alone, and DreamBooth's prior preservation with as much weight as the photos
-    "textual_inversion": (TextualInversion, Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=2e-2)),
-    "low_rank": (LowRank, Draw(alpha=4.0, weights="even", prior="superclass", steps=200, rows=8, rate=1e-3)),
+    "textual_inversion": (TextualInversion, Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=5e-3)),
+    "low_rank": (LowRank, Draw(alpha=4.0, weights="even", prior="superclass", steps=200, rows=8, rate=1e-2)),
 }
 """The baselines, with the rates that `rates` chose."""
 GRID = {"textual_inversion": (2e-3, 5e-3, 2e-2, 5e-2), "low_rank": (3e-4, 1e-3, 3e-3, 1e-2)}

@@ -31,7 +31,7 @@ from bayes_persona.seeds import child
 with needs_extra("diffusion"):
     from PIL import Image
 
-METHODS = {"textual_inversion": (TextualInversion, 2e-2), "low_rank": (LowRank, 1e-3)}
+METHODS = {"textual_inversion": (TextualInversion, 2e-2), "low_rank": (LowRank, 1e-2)}
 """Each method's class, and the learning rate that benchmarks/world.py found good for it."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
