@@ -46,7 +46,7 @@ def race(episodes: int = 100, seed: int = 0, horizon: int = 30, alpha: float = 0
     env = gymnasium.make("bayes_persona/Taxi-v0")
     spec = spec_of(env)
     prior = taxi_prior(spec)
-    kernel = agents.psrl(agents.Config(horizon, alpha), env, prior)
+    kernel = agents.kernel(agents.Config(horizon, alpha), env, prior)
     state, ours = kernel.init(seed), []
     for number in range(episodes):
         start = time.perf_counter()

@@ -12,7 +12,7 @@ The modules are the namespaces: `env` (what a factored world is), `graph` (what 
     known = networkx.DiGraph([("row", "row'"), ("action", "row'")])    # these edges are certain,
     known.add_edge("column", "row'", probability=0.1)                  # this one is doubtful, all others are open
     prior = graph.prior(env.spec_of(taxi), known, max_parents=4)
-    kernel = agents.psrl(agents.Config(horizon=30, alpha=0.2), taxi, prior)
+    kernel = agents.kernel(agents.Config(horizon=30, alpha=0.2), taxi, prior)
     state, log = run(kernel, steps=300, seed=0)
     learned = structure.edge_marginals(prior, state)                   # a DiGraph again, with probabilities
 """

@@ -1,15 +1,18 @@
-"""Posterior sampling agents: each episode follows the best policy of one world drawn from the posterior.
+"""Agents that learn a factored world: each episode follows the best policy of what they believe of it.
 
-One kernel is four agents, by its prior over graphs: C-PSRL knows some edges (`graph.prior`), F-PSRL knows all
-(`graph.known`), PSRL learns no structure (`graph.complete`), and flat PSRL sees no variables (`env.flat`).
+One kernel is every agent, by what it knows and how it plans. What it knows is its prior: C-PSRL knows some edges
+(`graph.prior`), F-PSRL all of them (`graph.known`), PSRL learns no structure (`graph.complete`), and flat agents see no
+variables (`env.flat`). How it plans is `Config.method`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bayes_persona.cpsrl import factors, planner, regret, structure
+from bayes_persona.cpsrl import episode, rewards, structure
+from bayes_persona.cpsrl.config import Config
 from bayes_persona.cpsrl.env import FactoredSpec, spec_of
 from bayes_persona.cpsrl.graph import GraphPrior
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
@@ -18,32 +21,11 @@ from bayes_persona.types import Info, Kernel
 
 with needs_extra("jax"):
     import gymnasium
+    import jax
 
 
-@dataclass(frozen=True)
-class Config:
-    """What a posterior sampling agent is told.
-
-    >>> Config(horizon=30, alpha=0.0)
-    Traceback (most recent call last):
-    ...
-    bayes_persona.errors.ConfigError: alpha: expected a finite number above 0, got 0.0
-    """
-
-    horizon: int = 30
-    """Steps that an episode lasts at most, and that the agent plans for."""
-    alpha: float = 1.0
-    """How many times each value of a next variable was seen before the data, for each setting of its parents."""
-
-    def __post_init__(self):
-        if self.horizon < 1:
-            raise ConfigError(f"horizon: expected at least 1 step, got {self.horizon}")
-        if not (np.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"alpha: expected a finite number above 0, got {self.alpha}")
-
-
-def psrl(config: Config, env: gymnasium.Env, prior: GraphPrior) -> Kernel[structure.State, Any]:
-    """Build the agent. One step is one episode: draw a graph, draw its factors, plan, act, and take in what happened.
+def kernel(config: Config, env: gymnasium.Env | FactoredSpec, prior: GraphPrior) -> Kernel[structure.State, Any]:
+    """Build an agent. One step is one episode: believe something, plan, act, and take in what happened.
 
     The batch that a step is given is not looked at. The info of a step:
 
@@ -54,7 +36,8 @@ def psrl(config: Config, env: gymnasium.Env, prior: GraphPrior) -> Kernel[struct
 
     Args:
         config: What the agent is told.
-        env: A Gymnasium environment whose `unwrapped` has `fmdp_spec()`; wrappers are stepped through.
+        env: A Gymnasium environment whose `unwrapped` has `fmdp_spec()`, wrappers being stepped through; or a spec,
+            which is simulated, and whose steps are those of `experiment.run`.
         prior: What is known of the graph of that spec, or of `env.flat` of it.
 
     Raises:
@@ -65,64 +48,120 @@ def psrl(config: Config, env: gymnasium.Env, prior: GraphPrior) -> Kernel[struct
     >>> from bayes_persona.cpsrl import graph
     >>> taxi = gymnasium.make("bayes_persona/Taxi-v0")
     >>> spec = spec_of(taxi)
-    >>> kernel = psrl(Config(horizon=5), taxi, graph.known(spec, graph.true_graph(spec)))
-    >>> state, info = kernel.step(0, kernel.init(0), None)
+    >>> agent = kernel(Config(horizon=5), taxi, graph.known(spec, graph.true_graph(spec)))
+    >>> state, info = agent.step(0, agent.init(0), None)
     >>> list(info), info["p_true"]
     (['return', 'regret', 'p_true', 'p_supergraph'], 1.0)
     """
-    spec = spec_of(env)
+    truth = env if isinstance(env, FactoredSpec) else spec_of(env)
+    require_same(prior, truth)
+    arrays = episode.setup(config, prior, truth), episode.problem(config, prior, truth)
+    return _Simulated(prior, *arrays) if isinstance(env, FactoredSpec) else _Stepped(prior, *arrays, env, truth)
+
+
+def require_same(prior: GraphPrior, truth: FactoredSpec) -> None:
+    """Check that a prior is for a world of these numbers of states and actions.
+
+    Raises:
+        MismatchError: If it is not.
+
+    >>> from bayes_persona.cpsrl import env, graph
+    >>> require_same(graph.complete(env.flat(env.lamp())), env.lamp())
+    """
     have = (prior.spec.state_count, prior.spec.action_count)
-    want = (spec.state_count, spec.action_count)
+    want = (truth.state_count, truth.action_count)
     if have != want:
         raise MismatchError(
             f"prior: expected one for {want} states and actions, got {have}; build it from this env's spec"
         )
-    return _Psrl(config, env, prior, spec, regret.optimum(spec, horizon=config.horizon))
+
+
+def init(config: Config, prior: GraphPrior) -> structure.State:
+    """Give what an agent has seen before its first episode.
+
+    >>> from bayes_persona.cpsrl import env, graph
+    >>> init(Config(reward="normal_gamma"), graph.complete(env.lamp())).rewards.shape
+    (4, 3)
+    """
+    x = prior.spec.state_count * prior.spec.action_count
+    return structure.init(prior)._replace(rewards=rewards.init(config.reward, x))
 
 
 @dataclass(frozen=True)
-class _Psrl:
-    config: Config
-    env: gymnasium.Env
+class _Simulated:
+    """An agent in a world that is simulated."""
+
     prior: GraphPrior
-    truth: FactoredSpec
-    optimum: float
+    setup: episode.Setup
+    problem: episode.Problem
 
     def init(self, seed: int) -> structure.State:
-        return structure.init(self.prior)
+        return init(self.setup.config, self.prior)
 
     def step(self, seed: int, state: structure.State, batch: Any) -> tuple[structure.State, Info]:
-        prior, alpha = self.prior, self.config.alpha
-        choice = structure.sample(prior, state, child(seed, "graph"))
-        drawn = factors.sample(prior, state, choice, alpha, child(seed, "factors"))
-        policy = planner.plan(drawn, prior.spec.reward, prior.spec.terminal, horizon=self.config.horizon).policy
-        x, y, total = self._episode(policy, child(seed, "episode"))
-        state = structure.update(prior, state, x, y, alpha)
-        p_true, p_supergraph = structure.truth_probability(prior, state)
-        info = {"return": total, "regret": self.optimum - regret.value(self.truth, policy)}
-        return state, {**info, "p_true": p_true, "p_supergraph": p_supergraph}
+        with jax.enable_x64(True):
+            state, info = _episode(self.setup, self.problem, state, seed)
+            return jax.tree.map(np.asarray, state), _numbers(info)
 
-    def _episode(self, policy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Follow the policy, and give the moves x and y in the prior's variables, and the return."""
+
+@dataclass(frozen=True)
+class _Stepped:
+    """An agent in a Gymnasium environment."""
+
+    prior: GraphPrior
+    setup: episode.Setup
+    problem: episode.Problem
+    env: gymnasium.Env
+    truth: FactoredSpec
+
+    def init(self, seed: int) -> structure.State:
+        return init(self.setup.config, self.prior)
+
+    def step(self, seed: int, state: structure.State, batch: Any) -> tuple[structure.State, Info]:
+        with jax.enable_x64(True):
+            policy = _decide(self.setup, self.problem, state, seed)
+            moves = self._follow(np.asarray(policy), child(seed, "episode"))
+            state, info = _finish(self.setup, self.problem, state, policy, moves, seed)
+            return jax.tree.map(np.asarray, state), _numbers(info)
+
+    def _follow(self, policy: np.ndarray, seed: int) -> episode.Moves:
         sizes, actions = list(self.truth.states.values()), list(self.truth.actions.values())
-        moves, total = [], 0.0
+        horizon = len(policy)
+        x, y, earned, happened = (np.zeros(horizon, kind) for kind in (int, int, float, bool))
         observation, _ = self.env.reset(seed=seed)
         state = np.ravel_multi_index(observation, sizes)
-        for now in policy:
+        for step, now in enumerate(policy):
             chosen = now[state]
             action = chosen if len(actions) == 1 else np.array(np.unravel_index(chosen, actions))
             observation, reward, terminated, truncated, _ = self.env.step(action)
-            after = np.ravel_multi_index(observation, sizes)
-            moves.append((state * self.truth.action_count + chosen, after))
-            state, total = after, total + float(reward)
+            x[step] = state * self.truth.action_count + chosen
+            state = y[step] = np.ravel_multi_index(observation, sizes)
+            earned[step], happened[step] = float(reward), True
             if terminated:
                 break
-            if truncated and len(moves) < len(policy):
+            if truncated and step + 1 < horizon:
                 raise ConfigError(
-                    f"horizon: the environment stops episodes after {len(moves)} steps; "
-                    f"lower the horizon from {len(policy)}, or raise max_episode_steps"
+                    f"horizon: the environment stops episodes after {step + 1} steps; "
+                    f"lower the horizon from {horizon}, or raise max_episode_steps"
                 )
-        view = self.prior.spec
-        x, after = np.array(moves).T
-        x = np.stack(np.unravel_index(x, list(view.inputs.values())), axis=-1)
-        return x, np.stack(np.unravel_index(after, list(view.states.values())), axis=-1), total
+        return episode.Moves(x, y, earned, happened)
+
+
+@partial(jax.jit, static_argnums=0)
+def _episode(setup, problem, state, seed):
+    return episode.episode(setup, problem, state, seed)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decide(setup, problem, state, seed):
+    return episode.decide(setup, problem, state, episode.keys(seed)[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def _finish(setup, problem, state, policy, moves, seed):
+    state = episode.learn(setup, problem, state, moves, episode.keys(seed)[2])
+    return state, episode.measure(problem, state, policy, moves)
+
+
+def _numbers(info: dict[str, Any]) -> Info:
+    return {name: float(info[name]) for name in episode.LOG}

@@ -101,7 +101,7 @@ def learn(known: Candidates, shape: Sizes, state: State, x, y, happened, alpha) 
     gained = jnp.log((alpha + seen) / (alpha * jnp.array(shape.outputs)[:, None] + total))
     log_evidence = state.log_evidence + jnp.where(happened[:, None, None], gained, 0.0).sum(axis=0)
     counted = jnp.broadcast_to(happened[:, None, None], rows.shape).astype(counts.dtype)
-    return State(counts.at[rows, value].add(counted), log_evidence)  # pyright: ignore[reportArgumentType]
+    return state._replace(counts=counts.at[rows, value].add(counted), log_evidence=log_evidence)
 
 
 def choose(known: Candidates, state: State, key: Any, *, probable: bool = False) -> Any:
@@ -171,8 +171,8 @@ def mean(known: Candidates, shape: Sizes, state: State, alpha) -> tuple[Any, ...
     return tuple(means)
 
 
-def visits(known: Candidates, shape: Sizes, state: State, choice) -> Float[Any, "outputs x"]:
-    """Give how often the setting of each output's parents was met, for every x.
+def visits(known: Candidates, shape: Sizes, state: State, choice) -> Any:
+    """Give how often the setting of each output's parents was met, (outputs, x).
 
     >>> from bayes_persona.cpsrl import env, graph, structure
     >>> prior = graph.complete(env.lamp())

@@ -29,6 +29,8 @@ class State(NamedTuple):
 
     counts: Int[np.ndarray, "rows values"]
     log_evidence: Float[np.ndarray, "outputs candidates"]
+    rewards: Float[np.ndarray, "x 3"] | tuple[()] = ()
+    """What each x earned (`rewards`), where that is learned."""
 
 
 def init(prior: GraphPrior) -> State:
@@ -66,7 +68,7 @@ def update(
         seen = counts[row, value]
         log_evidence += np.log((alpha + seen) / (flat_alpha + counts[row].sum(axis=-1)))
         counts[row, value] = seen + 1
-    return State(counts, log_evidence)
+    return state._replace(counts=counts, log_evidence=log_evidence)
 
 
 def posterior(prior: GraphPrior, state: State) -> Float[np.ndarray, "outputs candidates"]:

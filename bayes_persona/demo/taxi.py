@@ -60,9 +60,9 @@ def compare(config: Config) -> Result:
         agents.Config(horizon=HORIZON, alpha=1 / spec.state_count),
     )
     kernels = {
-        "C-PSRL": agents.psrl(shared, taxi, partial),
-        "PSRL without structure": agents.psrl(shared, taxi, graph.complete(spec)),
-        "flat PSRL": agents.psrl(sparse, taxi, graph.complete(states)),
+        "C-PSRL": agents.kernel(shared, taxi, partial),
+        "PSRL without structure": agents.kernel(shared, taxi, graph.complete(spec)),
+        "flat PSRL": agents.kernel(sparse, taxi, graph.complete(states)),
     }
     idle = regret.optimum(spec, horizon=HORIZON) + HORIZON  # every step costs 1
     outcomes, first = {}, {}

@@ -27,14 +27,14 @@ def equal(one, other):
 @pytest.fixture(params=PRIORS)
 def kernel(request, spec, world):
     truth = spec(0)
-    return agents.psrl(CONFIG, world(truth), PRIORS[request.param](truth))
+    return agents.kernel(CONFIG, world(truth), PRIORS[request.param](truth))
 
 
 def test_every_agent_keeps_the_contract_of_a_kernel(kernel):
     check_kernel(kernel)
     state, info = kernel.step(3, kernel.init(0), None)
     assert not equal(state, kernel.init(0))
-    assert all(isinstance(leaf, np.ndarray) for leaf in state)
+    assert all(isinstance(leaf, np.ndarray) for leaf in flatten(state).values())
     assert [type(number) for number in info.values()] == [float] * 4
 
 
@@ -58,8 +58,8 @@ def test_c_psrl_that_may_choose_nothing_is_f_psrl_draw_for_draw(spec, world):
     sizes = {output: len(parents) for output, parents in truth.parents.items()}
     bounded = graph.prior(truth, graph.true_graph(truth), max_parents=sizes)
     oracle = graph.known(truth, graph.true_graph(truth))
-    state, log = run(agents.psrl(CONFIG, world(truth), bounded), steps=5, seed=0)
-    same, again = run(agents.psrl(CONFIG, world(truth), oracle), steps=5, seed=0)
+    state, log = run(agents.kernel(CONFIG, world(truth), bounded), steps=5, seed=0)
+    same, again = run(agents.kernel(CONFIG, world(truth), oracle), steps=5, seed=0)
     assert equal(state, same)
     assert log == again
 
@@ -67,7 +67,7 @@ def test_c_psrl_that_may_choose_nothing_is_f_psrl_draw_for_draw(spec, world):
 def test_the_true_graph_is_found(spec, world):
     truth = spec(0)
     endless = replace(truth, terminal=np.zeros(48, bool))
-    kernel = agents.psrl(agents.Config(horizon=40), world(endless), graph.empty(endless, max_parents=3))
+    kernel = agents.kernel(agents.Config(horizon=40), world(endless), graph.empty(endless, max_parents=3))
     _, log = run(kernel, steps=100, seed=0)
     assert log[0]["p_true"] < 0.01
     assert log[-1]["p_supergraph"] >= log[-1]["p_true"] > 0.9
@@ -75,7 +75,7 @@ def test_the_true_graph_is_found(spec, world):
 
 def test_the_exact_value_is_the_mean_return(spec, world):
     truth = spec(1)
-    kernel = agents.psrl(CONFIG, world(truth), graph.known(truth, graph.true_graph(truth)))
+    kernel = agents.kernel(CONFIG, world(truth), graph.known(truth, graph.true_graph(truth)))
     _, log = run(kernel, steps=400, seed=0)
     best = regret.optimum(truth, horizon=5)
     errors = np.array([info["return"] - (best - info["regret"]) for info in log])
@@ -91,8 +91,8 @@ def test_what_is_wrong_with_an_agent_is_said(spec, world):
         agents.Config(alpha=float("inf"))
     other = graph.complete(env.lamp())
     with pytest.raises(MismatchError, match=r"prior: expected one for \(12, 4\) states and actions, got \(2, 2\)"):
-        agents.psrl(CONFIG, world(truth), other)
+        agents.kernel(CONFIG, world(truth), other)
     endless = replace(truth, terminal=np.zeros(48, bool))
-    kernel = agents.psrl(CONFIG, world(endless, stops_after=2), prior)
+    kernel = agents.kernel(CONFIG, world(endless, stops_after=2), prior)
     with pytest.raises(ConfigError, match="stops episodes after 2 steps; lower the horizon from 5"):
         kernel.step(0, kernel.init(0), None)
