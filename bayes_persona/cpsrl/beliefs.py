@@ -1,12 +1,9 @@
-"""What `structure` and `factors` do, for compiled programs: parent sets as arrays, learned from and drawn from by jax.
+"""What `structure` does, for compiled programs: parent sets as arrays, learned from and drawn from by jax.
 
 Everything here is traced: it takes arrays of any kind, gives jax's, and leaves float64 to the program around it.
 """
 
 from typing import Any, NamedTuple
-
-import numpy as np
-from jaxtyping import Float, Int
 
 from bayes_persona.cpsrl.graph import GraphPrior
 from bayes_persona.cpsrl.structure import State
@@ -85,7 +82,7 @@ def learn(known: Candidates, shape: Sizes, state: State, x, y, happened, alpha) 
 
     >>> from bayes_persona.cpsrl import env, graph, structure
     >>> prior = graph.complete(env.lamp())
-    >>> start, moves = structure.init(prior), (np.array([[0, 1]]), np.array([[1]]), np.array([True]))
+    >>> start, moves = structure.init(prior), (jnp.array([[0, 1]]), jnp.array([[1]]), jnp.array([True]))
     >>> state = learn(candidates(prior), sizes(prior), start, *moves, alpha=1.0)
     >>> state.counts.tolist(), round(float(state.log_evidence[0, 0]), 4)
     ([[0, 0], [0, 1], [0, 0], [0, 0]], -0.6931)
@@ -128,106 +125,3 @@ def truth_shares(known: Candidates, state: State) -> tuple[Any, Any]:
     truth = known.truth[:, None, :]
     exact, above = (known.members == truth).all(axis=-1), (known.members | ~truth).all(axis=-1)
     return (probs * exact).sum(axis=-1).prod(), (probs * above).sum(axis=-1).prod()
-
-
-def draw(known: Candidates, shape: Sizes, state: State, choice, alpha, key: Any) -> tuple[Any, ...]:
-    """Draw p_j(y_j | x) for each output j and every x, given its parents: `factors.sample`.
-
-    >>> from bayes_persona.cpsrl import env, graph, structure
-    >>> prior = graph.complete(env.lamp())
-    >>> start = structure.init(prior)
-    >>> draw(candidates(prior), sizes(prior), start, np.array([0]), 1.0, jax.random.key(0))[0].shape
-    (4, 2)
-    """
-    settings, drawn = _settings(shape), []
-    for j, (values, height) in enumerate(zip(shape.outputs, shape.heights, strict=True)):
-        start, strides = known.starts[j, choice[j]], known.strides[j, choice[j]]
-        # a shorter table is read on into the next one: rows that are drawn in vain, and never looked at
-        counts = jnp.take(state.counts, start + jnp.arange(height), axis=0, mode="clip")[:, :values]
-        table = dirichlet(jax.random.fold_in(key, j), alpha + counts)
-        drawn.append(table[strides @ settings])
-    return tuple(drawn)
-
-
-def mean(known: Candidates, shape: Sizes, state: State, alpha) -> tuple[Any, ...]:
-    """Give the posterior mean of p_j(y_j | x) over graphs and tables: what the next move is predicted to be.
-
-    >>> from bayes_persona.cpsrl import env, graph, structure
-    >>> prior = graph.empty(env.lamp(), max_parents=1)
-    >>> mean(candidates(prior), sizes(prior), structure.init(prior), 1.0)[0].tolist()[0]
-    [0.5, 0.5]
-    """
-    settings, means = _settings(shape), []
-    probs = jax.nn.softmax(known.log_prior + state.log_evidence, axis=-1)
-    for j, values in enumerate(shape.outputs):
-
-        def add(total, candidate, values=values):
-            prob, start, strides = candidate
-            counts = alpha + jnp.asarray(state.counts)[start + strides @ settings][:, :values]
-            return total + prob * counts / counts.sum(axis=1, keepdims=True), None
-
-        nothing = jnp.zeros((settings.shape[1], values), probs.dtype)
-        means.append(jax.lax.scan(add, nothing, (probs[j], known.starts[j], known.strides[j]))[0])
-    return tuple(means)
-
-
-def visits(known: Candidates, shape: Sizes, state: State, choice) -> Any:
-    """Give how often the setting of each output's parents was met, (outputs, x).
-
-    >>> from bayes_persona.cpsrl import env, graph, structure
-    >>> prior = graph.complete(env.lamp())
-    >>> visits(candidates(prior), sizes(prior), structure.init(prior), np.array([0])).tolist()
-    [[0, 0, 0, 0]]
-    """
-    settings, outputs = _settings(shape), range(len(shape.outputs))
-    rows = jnp.stack([known.starts[j, choice[j]] + known.strides[j, choice[j]] @ settings for j in outputs])
-    return jnp.asarray(state.counts)[rows].sum(axis=-1)
-
-
-def dirichlet(key: Any, shape: Float[Any, "rows values"]) -> Any:
-    """Draw each row from its Dirichlet, in logarithms: Gamma(a) = Gamma(a + 1) U^(1/a), which never underflows.
-
-    >>> dirichlet(jax.random.key(0), jnp.full((3, 500), 1e-5)).sum(axis=1).round(5).tolist()
-    [1.0, 1.0, 1.0]
-    """
-    left, right = jax.random.split(key)
-    logs = jnp.log(gamma(left, (shape + 1).ravel())).reshape(shape.shape)
-    logs -= jax.random.exponential(right, shape.shape, logs.dtype) / shape
-    return jax.nn.softmax(logs, axis=1)
-
-
-def gamma(key: Any, shape: Float[Any, " n"]) -> Any:
-    """Draw from Gamma(a), a ≥ 1 (Marsaglia & Tsang, "A simple method for generating gamma variables", 2000).
-
-    jax's own sampler waits for each number's rejections by itself. Here all are proposed at once, about one in
-    thirty is refused, and only these are gathered and proposed again.
-
-    >>> bool(abs(gamma(jax.random.key(0), jnp.full(10_000, 2.5)).mean() - 2.5) < 0.1)
-    True
-    """
-    n, dtype = len(shape), jnp.result_type(shape, float)
-    room = n if n < 512 else n // 8  # of those that are proposed again together
-    d = shape - 1 / 3
-    c = 1 / jnp.sqrt(9 * d)
-
-    def propose(key, d, c):
-        one, two = jax.random.split(key)
-        normal = jax.random.normal(one, d.shape, dtype)
-        v = (1 + c * normal) ** 3
-        bound = 0.5 * normal**2 + d * (1 - v + jnp.log(jnp.where(v > 0, v, 1.0)))
-        return d * v, (v > 0) & (-jax.random.exponential(two, d.shape, dtype) < bound)
-
-    def again(carry):
-        round, values, accepted = carry
-        refused = jnp.nonzero(~accepted, size=room, fill_value=n)[0]
-        near = jnp.minimum(refused, n - 1)
-        proposed, good = propose(jax.random.fold_in(key, round), d[near], c[near])
-        values = values.at[refused].set(proposed, mode="drop")  # those still refused are set again next time
-        return round + 1, values, accepted.at[refused].set(good, mode="drop")
-
-    first = propose(key, d, c)
-    return jax.lax.while_loop(lambda carry: ~carry[2].all(), again, (1, *first))[1]
-
-
-def _settings(shape: Sizes) -> Int[np.ndarray, "inputs x"]:
-    return np.indices(shape.inputs).reshape(len(shape.inputs), -1)

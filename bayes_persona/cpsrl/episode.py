@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayes_persona.cpsrl import beliefs, planner, regret, rewards
+from bayes_persona.cpsrl import beliefs, factors, planner, regret, rewards
 from bayes_persona.cpsrl.config import Config
 from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.cpsrl.graph import GraphPrior
@@ -110,9 +110,9 @@ def decide(setup: Setup, told: Problem, state: State, key: Any) -> Any:
     drawing = config.method in ("psrl", "map")
     if drawing:
         choice = beliefs.choose(told.known, state, graph_key, probable=config.method == "map")
-        factors = beliefs.draw(told.known, shape, state, choice, config.alpha, table_key)
+        tables = factors.draw(told.known, shape, state, choice, config.alpha, table_key)
     else:
-        factors = beliefs.mean(told.known, shape, state, config.alpha)
+        tables = factors.mean(told.known, shape, state, config.alpha)
     reward, extra, most = told.reward, None, None
     if config.reward != "known":
         reward = (
@@ -123,7 +123,7 @@ def decide(setup: Setup, told: Problem, state: State, key: Any) -> Any:
     if config.method in ("ucbvi", "rlsvi"):
         extra, most = _explore(setup, told, state, noise_key), reward.max()
     policy, _ = planner.backward(
-        planner.law(factors), reward, told.terminal, horizon=config.horizon, extra=extra, most=most
+        planner.law(tables), reward, told.terminal, horizon=config.horizon, extra=extra, most=most
     )
     if config.epsilon > 0:  # each state is met at most once at each step, so this is a fresh coin at every step
         coin, action = jax.random.split(wander_key)
@@ -224,7 +224,7 @@ def _explore(setup: Setup, told: Problem, state: State, key: Any) -> Any:
     """Give UCBVI's bonus, or RLSVI's noise, for each step and x."""
     config = setup.config
     choice = (told.known.log_prior + state.log_evidence).argmax(axis=-1)
-    seen = beliefs.visits(told.known, setup.shape, state, choice)
+    seen = factors.visits(told.known, setup.shape, state, choice)
     left = jnp.arange(config.horizon, 0, -1)[:, None]
     span = config.scale * (told.reward.max() - told.reward.min()) * left
     if config.method == "rlsvi":

@@ -1,8 +1,10 @@
+import jax
 import networkx as nx
 import numpy as np
 import pytest
+from scipy import stats
 
-from bayes_persona.cpsrl import factors, graph, structure
+from bayes_persona.cpsrl import beliefs, factors, graph, structure
 
 
 def test_rows_of_a_draw_sum_to_one_and_follow_the_parents(spec):
@@ -19,14 +21,16 @@ def test_rows_of_a_draw_sum_to_one_and_follow_the_parents(spec):
 @pytest.mark.parametrize("shape", [[0.002, 0.002, 1.002], [0.2, 0.2, 0.2], [3.0, 40.0, 0.5]])
 def test_draws_have_the_mean_and_variance_of_the_dirichlet(shape):
     shape = np.array(shape)
-    draws = factors.dirichlet(np.tile(shape, (40_000, 1)), seed=0)
+    with jax.enable_x64(True):
+        draws = np.asarray(factors.dirichlet(jax.random.key(0), np.tile(shape, (40_000, 1))))
     mean = shape / shape.sum()
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(draws.var(axis=0), mean * (1 - mean) / (shape.sum() + 1), atol=0.005)
 
 
 def test_tiny_parameters_give_rows_that_still_sum_to_one():
-    draws = factors.dirichlet(np.full((200, 50), 1e-6), seed=0)
+    with jax.enable_x64(True):
+        draws = np.asarray(factors.dirichlet(jax.random.key(0), np.full((200, 50), 1e-6)))
     assert np.isfinite(draws).all()
     np.testing.assert_allclose(draws.sum(axis=1), 1)
 
@@ -42,3 +46,36 @@ def test_much_data_pins_the_factor_down(spec):
     drawn = factors.sample(prior, state, np.zeros(3, dtype=int), 1.0, seed=1)
     for have, want in zip(drawn, truth.factors, strict=True):
         np.testing.assert_allclose(have, want, atol=0.04)
+
+
+@pytest.mark.parametrize("shape", [1.0, 1.2, 5.0, 400.0])
+def test_gammas_have_the_law_of_gammas(shape):
+    with jax.enable_x64(True):
+        draws = np.asarray(factors.gamma(jax.random.key(1), np.full(20_000, shape)))
+    assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
+
+
+def test_the_mean_world_is_the_average_over_graphs_of_the_mean_tables(spec):
+    truth = spec(0)
+    prior = graph.empty(truth, max_parents=2)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers([2, 3, 2, 2, 2], size=(30, 5)), rng.integers([2, 3, 2], size=(30, 3))
+    state = structure.update(prior, structure.init(prior), x, y, 0.5)
+    with jax.enable_x64(True):
+        means = factors.mean(beliefs.candidates(prior), beliefs.sizes(prior), state, 0.5)
+    settings = np.indices((2, 3, 2, 2, 2)).reshape(5, -1)
+    for j, (have, values) in enumerate(zip(means, (2, 3, 2), strict=True)):
+        want = np.zeros((48, values))
+        for c, share in enumerate(structure.posterior(prior, state)[j]):
+            counts = 0.5 + state.counts[prior.starts[j, c] + prior.strides[j, c] @ settings, :values]
+            want += share * counts / counts.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(have, want, atol=1e-12)
+
+
+def test_visits_count_what_was_seen_with_the_same_parents(spec):
+    truth = spec(0)
+    prior = graph.known(truth, nx.DiGraph([("b", "a'"), ("b", "b'"), ("b", "c'")]))
+    x, y = np.array([[0, 2, 1, 0, 1], [1, 2, 0, 0, 0], [1, 0, 0, 0, 0]]), np.zeros((3, 3), dtype=int)
+    state = structure.update(prior, structure.init(prior), x, y, 1.0)
+    seen = factors.visits(beliefs.candidates(prior), beliefs.sizes(prior), state, np.zeros(3, dtype=int))
+    np.testing.assert_array_equal(np.asarray(seen).reshape(3, 2, 3, 8)[:, 1, :, 5], [[1, 0, 2]] * 3)
