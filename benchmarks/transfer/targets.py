@@ -52,10 +52,10 @@ class Target:
 
 
 def cifar(data: Path, shots: int = 50, corrupted: int = 0) -> Target:
-    """ImageNet's MobileNet on CIFAR-10, `shots` pictures of each class; with corrupted test pictures where asked."""
+    """ImageNet's MobileNet on CIFAR-10, `shots` pictures of each class; so many of the test pictures corrupted, too."""
     trunk, _ = _mobilenet(data, 10)
     arrays = np.load(data / "images" / "cifar10_subset.npz")
-    x, y, x_test, y_test = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    x, y, x_test, y_test = (arrays[name] for name in ("train_x", "train_y", "test_x", "test_y"))
     digits = np.repeat(_mnist(data)[0][:1000, ..., None], 3, axis=-1)
     outside = mobilenet.activations(trunk, digits, SIZE)
     known = mobilenet.activations(trunk, x, SIZE)
@@ -74,7 +74,7 @@ def cifar(data: Path, shots: int = 50, corrupted: int = 0) -> Target:
                 shifted[f"{name} {severity}"] = mobilenet.activations(trunk, pictures, SIZE)
         return Split(known[learn], y[learn], judged[some], y_test[some], outside, shifted)
 
-    return Target("corrupted" if corrupted else "cifar", 10, lambda: _mobilenet(data, 10)[1], split)
+    return Target("cifar", 10, lambda: _mobilenet(data, 10)[1], split)
 
 
 def characters(data: Path, shots: int = 5, classes: int = 50) -> Target:
