@@ -6,8 +6,9 @@ from bayes_persona.cpsrl import graph, numpyro_model, structure
 
 
 def case(spec, number):
-    truth, rng = spec(number), np.random.default_rng(number)
-    prior = graph.prior(truth, {("a", "a'"): 0.8, "b'": ["b"]}, max_parents={"a'": 2, "b'": 3, "c'": 1})
+    # both outputs have as many sets and rows: what jax compiles for one serves the other
+    truth, rng = spec(number, states={"a": 3, "b": 3}, actions={"go": 2}), np.random.default_rng(number)
+    prior = graph.prior(truth, {("a", "a'"): 0.8, "b'": ["b"], "a'": ["b"]}, max_parents=3)
     x, y = (rng.integers(list(sizes.values()), size=(30, len(sizes))) for sizes in (truth.inputs, truth.outputs))
     return prior, x, y, rng
 
