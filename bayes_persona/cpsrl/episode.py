@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayes_persona.cpsrl import beliefs, factors, planner, regret, rewards
+from bayes_persona.cpsrl import compiled, factors, planner, regret, rewards
 from bayes_persona.cpsrl.config import Config
 from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.cpsrl.graph import GraphPrior
@@ -31,7 +31,7 @@ class Setup(NamedTuple):
     """
 
     config: Config
-    shape: beliefs.Sizes
+    shape: compiled.Sizes
     states: tuple[int, ...]
     """Values of each state variable of the world, which an agent may see as one."""
     actions: int
@@ -45,7 +45,7 @@ class Problem(NamedTuple):
     2.0
     """
 
-    known: beliefs.Candidates
+    known: compiled.Candidates
     reward: Any
     terminal: Any
     moves: planner.Law
@@ -75,7 +75,7 @@ def setup(config: Config, prior: GraphPrior, truth: FactoredSpec) -> Setup:
     >>> setup(Config(), graph.complete(env.lamp()), env.lamp()).states
     (2,)
     """
-    return Setup(config, beliefs.sizes(prior), tuple(truth.states.values()), truth.action_count)
+    return Setup(config, compiled.sizes(prior), tuple(truth.states.values()), truth.action_count)
 
 
 def problem(config: Config, prior: GraphPrior, truth: FactoredSpec) -> Problem:
@@ -92,7 +92,7 @@ def problem(config: Config, prior: GraphPrior, truth: FactoredSpec) -> Problem:
     with jax.enable_x64(True):
         moves = planner.Law(*(np.asarray(half) for half in planner.law(truth.factors)))
     optimum = regret.optimum(truth, horizon=config.horizon)
-    told = (beliefs.candidates(prior), truth.reward, truth.terminal)
+    told = (compiled.candidates(prior), truth.reward, truth.terminal)
     return Problem(*told, moves, cumulative, truth.initial.cumsum(), truth.initial, np.float64(optimum))
 
 
@@ -109,7 +109,7 @@ def decide(setup: Setup, told: Problem, state: State, key: Any) -> Any:
     graph_key, table_key, reward_key, noise_key, wander_key = jax.random.split(key, 5)
     drawing = config.method in ("psrl", "map")
     if drawing:
-        choice = beliefs.choose(told.known, state, graph_key, probable=config.method == "map")
+        choice = compiled.choose(told.known, state, graph_key, probable=config.method == "map")
         tables = factors.draw(told.known, shape, state, choice, config.alpha, table_key)
     else:
         tables = factors.mean(told.known, shape, state, config.alpha)
@@ -175,7 +175,7 @@ def learn(setup: Setup, told: Problem, state: State, moves: Moves, key: Any) -> 
     x = jnp.stack(jnp.unravel_index(moves.x, shape.inputs), axis=-1)
     y = jnp.stack(jnp.unravel_index(moves.y, shape.outputs), axis=-1)
     seen = rewards.learn(config.reward, state.rewards, moves.x, moves.earned, moves.happened, key)
-    return beliefs.learn(told.known, shape, state, x, y, moves.happened, config.alpha)._replace(rewards=seen)
+    return compiled.learn(told.known, shape, state, x, y, moves.happened, config.alpha)._replace(rewards=seen)
 
 
 def measure(told: Problem, state: State, policy: Any, moves: Moves) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def measure(told: Problem, state: State, policy: Any, moves: Moves) -> dict[str,
     2.0
     """
     value = told.initial @ planner.follow(told.moves, told.reward, told.terminal, policy)
-    p_true, p_supergraph = beliefs.truth_shares(told.known, state)
+    p_true, p_supergraph = compiled.truth_shares(told.known, state)
     loss = told.optimum - value
     return {"return": moves.earned.sum(), "regret": loss, "p_true": p_true, "p_supergraph": p_supergraph}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona.cpsrl.beliefs import Candidates, Sizes, candidates, sizes
+from bayes_persona.cpsrl.compiled import Candidates, Sizes, candidates, sizes
 from bayes_persona.cpsrl.graph import GraphPrior
 from bayes_persona.cpsrl.structure import State
 from bayes_persona.errors import needs_extra

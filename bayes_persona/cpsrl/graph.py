@@ -1,26 +1,25 @@
-"""Causal priors: what is known, forbidden or half believed of who causes what, as a networkx graph.
+"""Causal priors: what is known, forbidden or half believed of who causes what, as a networkx graph or a dict.
 
 Edges run from the inputs (state and action variables) to the outputs (next-state variables, primed). So there are no
-cycles to avoid, and the parents of different outputs are independent, before the data and after. The prior of a parent
-set z is P(z) ∝ Π_{i in z} w_i / (1 − w_i), where w_i is the probability of the edge, 1/2 for an edge not in the graph.
+cycles to avoid, and the parents of different outputs are independent, before the data and after. How edges and numbers
+of parents make a prior is in `beliefs`; here all its parent sets are enumerated.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from numbers import Integral, Real
+from numbers import Real
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bayes_persona.cpsrl.beliefs import ROUNDING, Known, Sizes, as_graph, beliefs, candidates
 from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.errors import ConfigError
 
-CANDIDATES = 100_000
-"""How many parent sets one output may have, since all are enumerated."""
 CELLS = 20_000_000
 """How many counts the tables of all parent sets may hold together (80 MB)."""
 
@@ -67,51 +66,74 @@ class GraphPrior:
         return np.array(list(self.spec.inputs.values()))
 
 
-def prior(spec: FactoredSpec, graph: nx.DiGraph, *, max_parents: int | Mapping[str, int]) -> GraphPrior:
+def prior(
+    spec: FactoredSpec, graph: Known, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets"
+) -> GraphPrior:
     """Enumerate the parent sets that agree with what is known.
 
     Args:
         spec: The world whose variables the graph speaks of.
-        graph: Edges from inputs to (primed) outputs. An edge is certain, unless it has an attribute `probability`:
-            0 forbids it, 1 requires it, anything between makes it more or less likely. Other edges are open.
+        graph: Edges from inputs to (primed) outputs, as a DiGraph or a dict. An edge is certain, unless it has an
+            attribute `probability`: 0 forbids it, 1 requires it, anything between makes it more or less likely (or
+            `odds`, likewise). Other edges are open. See `beliefs.beliefs`.
         max_parents: The largest parent set, for all outputs or for each by name.
+        sizes: How probable each number of parents is: `"sets"` lets all sets weigh the same but for their odds, which
+            favours middling sizes; `"uniform"` all sizes; or give the probability of each size.
 
     Raises:
-        ConfigError: If the graph is not a DiGraph, joins other things than inputs to outputs, has an impossible
-            probability, requires more than `max_parents`, or leaves too many sets to enumerate.
+        ConfigError: If the graph is not a DiGraph or dict, joins other things than inputs to outputs, says two things
+            of one edge, has an impossible probability, requires more than `max_parents`, or leaves too many sets to
+            enumerate.
 
     >>> from bayes_persona.cpsrl.env import lamp
-    >>> prior(lamp(), nx.DiGraph([("switch", "lamp'")]), max_parents=2).members.astype(int).tolist()
+    >>> prior(lamp(), {"lamp'": ["switch"]}, max_parents=2).members.astype(int).tolist()
     [[[0, 1], [1, 1]]]
     """
-    _require_bipartite(spec, graph)
-    limits = _limits(spec, max_parents)
-    sets = [_candidates(spec, graph, output, limits[output]) for output in spec.outputs]
-    members = np.zeros((len(sets), max(len(masks) for masks, _ in sets), len(spec.inputs)), dtype=bool)
-    log_prior = np.full(members.shape[:2], -np.inf)
-    for number, (masks, log_odds) in enumerate(sets):
-        members[number, : len(masks)] = masks
-        log_prior[number, : len(masks)] = log_odds - np.logaddexp.reduce(log_odds)
-    enumerated = GraphPrior(spec, members, log_prior)
-    cells = int(enumerated.heights.sum()) * max(spec.outputs.values())
-    if cells > CELLS:
-        raise ConfigError(
-            f"graph: the tables of all parent sets hold {cells:,} counts, more than {CELLS:,}; "
-            "lower max_parents, or require or forbid more edges"
-        )
-    return enumerated
+    known = beliefs(spec, graph, max_parents=max_parents, sizes=sizes)
+    return _assembled(spec, [candidates(known, number) for number in range(len(spec.outputs))])
 
 
-def known(spec: FactoredSpec, graph: nx.DiGraph) -> GraphPrior:
+def explicit(spec: FactoredSpec, sets: Mapping[str, Mapping[Any, float]]) -> GraphPrior:
+    """Take a list of parent sets for each output, with the probability of each.
+
+    Args:
+        spec: The world whose variables the sets speak of.
+        sets: For each output, the probability of each tuple (or frozenset) of parents.
+
+    Raises:
+        ConfigError: If an output or its sets are missing, a variable is unknown, a set is listed twice, or the
+            probabilities of an output do not sum to 1.
+
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> two = explicit(lamp(), {"lamp'": {("switch",): 0.25, ("lamp", "switch"): 0.75}})
+    >>> two.members.astype(int).tolist(), np.exp(two.log_prior).round(3).tolist()
+    ([[[0, 1], [1, 1]]], [[0.25, 0.75]])
+    """
+    if sets.keys() != spec.outputs.keys():
+        raise ConfigError(f"sets: expected some for each of {list(spec.outputs)}, got {list(sets)}")
+    return _assembled(spec, [_listed(spec, output, sets[output]) for output in spec.outputs])
+
+
+def known(spec: FactoredSpec, graph: Known) -> GraphPrior:
     """Take the graph for the whole truth: with the true graph this is F-PSRL's prior.
+
+    Raises:
+        ConfigError: If an edge is neither certain nor forbidden.
 
     >>> from bayes_persona.cpsrl.env import lamp
     >>> known(lamp(), true_graph(lamp())).members.astype(int).tolist()
     [[[1, 1]]]
     """
-    _require_bipartite(spec, graph)
-    parents = {output: len(list(graph.predecessors(output))) if output in graph else 0 for output in spec.outputs}
-    return prior(spec, nx.DiGraph(list(graph.edges)), max_parents=parents)
+    said = graph if isinstance(graph, nx.Graph) else as_graph(graph)
+    edges = beliefs(spec, said, max_parents=len(spec.inputs))
+    for row, effect in enumerate(spec.outputs):
+        for column, cause in enumerate(spec.inputs):
+            if edges.free[row, column] and said.has_edge(cause, effect):
+                raise ConfigError(
+                    f"graph: edge {cause!r} -> {effect!r} is only probable; here all must be certain, "
+                    "so leave it out, or make its probability 0 or 1"
+                )
+    return _assembled(spec, [(mask[None], np.zeros(1)) for mask in edges.required])
 
 
 def complete(spec: FactoredSpec) -> GraphPrior:
@@ -121,17 +143,17 @@ def complete(spec: FactoredSpec) -> GraphPrior:
     >>> complete(lamp()).members.astype(int).tolist()
     [[[1, 1]]]
     """
-    return known(spec, nx.DiGraph([(cause, effect) for effect in spec.outputs for cause in spec.inputs]))
+    return known(spec, {effect: list(spec.inputs) for effect in spec.outputs})
 
 
-def empty(spec: FactoredSpec, *, max_parents: int | Mapping[str, int]) -> GraphPrior:
+def empty(spec: FactoredSpec, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets") -> GraphPrior:
     """Know nothing but a bound on the number of parents.
 
     >>> from bayes_persona.cpsrl.env import lamp
     >>> empty(lamp(), max_parents=1).members.astype(int).tolist()
     [[[0, 0], [1, 0], [0, 1]]]
     """
-    return prior(spec, nx.DiGraph(), max_parents=max_parents)
+    return prior(spec, {}, max_parents=max_parents, sizes=sizes)
 
 
 def true_graph(spec: FactoredSpec) -> nx.DiGraph:
@@ -144,50 +166,40 @@ def true_graph(spec: FactoredSpec) -> nx.DiGraph:
     return nx.DiGraph([(cause, effect) for effect, causes in spec.parents.items() for cause in causes])
 
 
-def _require_bipartite(spec: FactoredSpec, graph: nx.DiGraph) -> None:
-    if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
-        raise ConfigError(f"graph: expected a networkx.DiGraph, got {type(graph).__name__}")
-    variables = f"the inputs are {list(spec.inputs)}, the outputs {list(spec.outputs)}"
-    for name in graph.nodes:
-        if name not in spec.inputs and name not in spec.outputs:
-            raise ConfigError(f"graph: {name!r} is not a variable; {variables}")
-    for cause, effect, probability in graph.edges(data="probability", default=1):
-        if cause not in spec.inputs or effect not in spec.outputs:
-            raise ConfigError(f"graph: edge {cause!r} -> {effect!r} must run from an input to an output; {variables}")
-        if not (isinstance(probability, Real) and 0 <= probability <= 1):
-            raise ConfigError(
-                f"graph: edge {cause!r} -> {effect!r}: expected a probability in [0, 1], got {probability!r}"
-            )
+def _listed(
+    spec: FactoredSpec, output: str, sets: Mapping[Any, float]
+) -> tuple[Bool[np.ndarray, "candidates inputs"], Float[np.ndarray, " candidates"]]:
+    names, masks = list(spec.inputs), np.zeros((len(sets), len(spec.inputs)), dtype=bool)
+    for mask, parents in zip(masks, sets, strict=True):
+        if not isinstance(parents, tuple | frozenset):
+            raise ConfigError(f"sets: {output}: expected a tuple of inputs, got {parents!r}; one alone is ('name',)")
+        for parent in parents:
+            if parent not in names:
+                raise ConfigError(f"sets: {output}: {parent!r} is not an input; the inputs are {names}")
+            if mask[names.index(parent)]:
+                raise ConfigError(f"sets: {output}: {parents!r} names {parent!r} twice")
+            mask[names.index(parent)] = True
+    if len(np.unique(masks, axis=0)) < len(masks):
+        raise ConfigError(f"sets: {output}: one set is listed twice, in another order; take one away")
+    total = math.fsum(sets.values())
+    if not all(isinstance(p, Real) and 0 <= p <= 1 for p in sets.values()) or abs(total - 1) > ROUNDING:
+        raise ConfigError(f"sets: {output}: expected probabilities that sum to 1, got {list(sets.values())}")
+    probs = np.array([float(p) for p in sets.values()]) / total
+    return masks[probs > 0], np.log(probs[probs > 0])
 
 
-def _limits(spec: FactoredSpec, max_parents: int | Mapping[str, int]) -> Mapping[str, int]:
-    limits = max_parents if isinstance(max_parents, Mapping) else dict.fromkeys(spec.outputs, max_parents)
-    if limits.keys() != spec.outputs.keys():
-        raise ConfigError(f"max_parents: expected a number for each of {list(spec.outputs)}, got {list(limits)}")
-    for output, limit in limits.items():
-        if not (isinstance(limit, Integral) and limit >= 0):
-            raise ConfigError(f"max_parents: {output}: expected a whole number of at least 0, got {limit!r}")
-    return limits
-
-
-def _candidates(spec: FactoredSpec, graph: nx.DiGraph, output: str, limit: int):
-    """Give the parent sets of one output as rows of a mask, and the log odds of each."""
-    # An edge that is not there has even odds; one without a probability is certain.
-    edges = [graph.get_edge_data(cause, output, {"probability": 0.5}) for cause in spec.inputs]
-    weights = np.array([edge.get("probability", 1) for edge in edges])
-    certain, free = weights == 1, np.flatnonzero((weights > 0) & (weights < 1))
-    needed = int(certain.sum())
-    room = min(limit - needed, len(free))
-    if room < 0:
-        raise ConfigError(f"max_parents: {output}: the graph requires {needed} parents, more than {limit}; raise it")
-    total = sum(math.comb(len(free), size) for size in range(room + 1))
-    if total > CANDIDATES:
+def _assembled(spec: FactoredSpec, sets: Sequence[tuple[np.ndarray, np.ndarray]]) -> GraphPrior:
+    """Put the candidates of all outputs side by side, filled up to one number."""
+    members = np.zeros((len(sets), max(len(masks) for masks, _ in sets), len(spec.inputs)), dtype=bool)
+    log_prior = np.full(members.shape[:2], -np.inf)
+    for number, (masks, logs) in enumerate(sets):
+        members[number, : len(masks)] = masks
+        log_prior[number, : len(masks)] = logs - np.logaddexp.reduce(logs)
+    enumerated = GraphPrior(spec, members, log_prior)
+    cells = int(enumerated.heights.sum()) * max(spec.outputs.values())
+    if cells > CELLS:
         raise ConfigError(
-            f"max_parents: {output}: there are {total:,} parent sets of at most {limit}, more than {CANDIDATES:,}; "
+            f"graph: the tables of all parent sets hold {cells:,} counts, more than {CELLS:,}; "
             "lower max_parents, or require or forbid more edges"
         )
-    masks = np.tile(certain, (total, 1))
-    chosen = (subset for size in range(room + 1) for subset in combinations(free, size))
-    for mask, subset in zip(masks, chosen, strict=True):
-        mask[list(subset)] = True
-    return masks, masks[:, free] @ (np.log(weights[free]) - np.log1p(-weights[free]))
+    return enumerated

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayes_persona.cpsrl import beliefs, factors, graph, structure
+from bayes_persona.cpsrl import compiled, factors, graph, structure
 
 
 def test_rows_of_a_draw_sum_to_one_and_follow_the_parents(spec):
@@ -62,7 +62,7 @@ def test_the_mean_world_is_the_average_over_graphs_of_the_mean_tables(spec):
     x, y = rng.integers([2, 3, 2, 2, 2], size=(30, 5)), rng.integers([2, 3, 2], size=(30, 3))
     state = structure.update(prior, structure.init(prior), x, y, 0.5)
     with jax.enable_x64(True):
-        means = factors.mean(beliefs.candidates(prior), beliefs.sizes(prior), state, 0.5)
+        means = factors.mean(compiled.candidates(prior), compiled.sizes(prior), state, 0.5)
     settings = np.indices((2, 3, 2, 2, 2)).reshape(5, -1)
     for j, (have, values) in enumerate(zip(means, (2, 3, 2), strict=True)):
         want = np.zeros((48, values))
@@ -77,5 +77,5 @@ def test_visits_count_what_was_seen_with_the_same_parents(spec):
     prior = graph.known(truth, nx.DiGraph([("b", "a'"), ("b", "b'"), ("b", "c'")]))
     x, y = np.array([[0, 2, 1, 0, 1], [1, 2, 0, 0, 0], [1, 0, 0, 0, 0]]), np.zeros((3, 3), dtype=int)
     state = structure.update(prior, structure.init(prior), x, y, 1.0)
-    seen = factors.visits(beliefs.candidates(prior), beliefs.sizes(prior), state, np.zeros(3, dtype=int))
+    seen = factors.visits(compiled.candidates(prior), compiled.sizes(prior), state, np.zeros(3, dtype=int))
     np.testing.assert_array_equal(np.asarray(seen).reshape(3, 2, 3, 8)[:, 1, :, 5], [[1, 0, 2]] * 3)

@@ -97,3 +97,40 @@ def test_too_many_sets_and_too_many_counts_are_refused_with_the_number(spec):
         graph.empty(many, max_parents=10)
     with pytest.raises(ConfigError, match="hold 35,692,812 counts, more than 20,000,000; lower max_parents"):
         graph.empty(many, max_parents=8)
+
+
+def test_listed_sets_are_the_candidates(spec):
+    listed = {("a",): 0.5, ("b", "left"): 0.25, (): 0.25, ("c",): 0.0}
+    prior = graph.explicit(spec(0), {"a'": listed, "b'": {("b",): 1.0}, "c'": {frozenset({"a", "c"}): 1.0}})
+    assert sets(prior) == pytest.approx({frozenset(s): p for s, p in listed.items() if p})
+    assert sets(prior, 2) == {frozenset({"a", "c"}): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({("a", "b"): 0.5, ("b", "a"): 0.5}, "one set is listed twice, in another order"),
+        ({("a", "a"): 1.0}, "names 'a' twice"),
+        ({"a": 1.0}, r"expected a tuple of inputs, got 'a'; one alone is \('name',\)"),
+        ({("wind",): 1.0}, "'wind' is not an input"),
+        ({("a",): 0.7, (): 0.7}, "expected probabilities that sum to 1"),
+        ({("a",): -0.5, (): 1.5}, "expected probabilities that sum to 1"),
+        ({}, "expected probabilities that sum to 1"),
+    ],
+)
+def test_what_is_wrong_with_listed_sets_is_said(spec, listed, message):
+    with pytest.raises(ConfigError, match=message):
+        graph.explicit(spec(0), {"a'": listed, "b'": {(): 1.0}, "c'": {(): 1.0}})
+    with pytest.raises(ConfigError, match=r"sets: expected some for each of"):
+        graph.explicit(spec(0), {"a'": {(): 1.0}})
+
+
+def test_a_whole_truth_is_not_only_probable(spec):
+    assert sets(graph.known(spec(0), {"a'": ["a"], ("b", "a'"): 0.0})) == {frozenset({"a"}): 1.0}
+    with pytest.raises(ConfigError, match="edge 'b' -> \"a'\" is only probable; here all must be certain"):
+        graph.known(spec(0), {"a'": ["a"], ("b", "a'"): 0.5})
+
+
+def test_uniform_sizes_favour_small_sets(spec):
+    found = sets(graph.empty(spec(0), max_parents=2, sizes="uniform"))
+    assert [sum(p for z, p in found.items() if len(z) == size) for size in range(3)] == pytest.approx([1 / 3] * 3)
