@@ -1,8 +1,9 @@
 """Factored worlds: what an agent may know of one, and the truth that it is measured against.
 
 x is a setting of the state variables, then of the action variables; y is the next setting of the state variables,
-whose names then carry a prime. Given x they are independent: p(y | x) = Π_j p_j(y_j | x[parents of j]). Everywhere in
-this room settings are numbered with the first variable as the most significant digit, as `np.ravel_multi_index` does.
+whose names then carry a prime. Given x they are independent: p(y | x) = Π_j p_j(y_j | x[parents of j]). A move earns
+r(x, y), and may end the episode: its value is E_y[ r(x, y) + (1 − terminal(x, y)) · V(y) ]. Everywhere in this room
+settings are numbered with the first variable as the most significant digit, as `np.ravel_multi_index` does.
 """
 
 import math
@@ -20,6 +21,12 @@ from bayes_persona.errors import ConfigError
 TOLERANCE = 1e-9
 """Probabilities closer than this are the same."""
 
+Outcome = Float[np.ndarray, " x"] | Float[np.ndarray, "1 s"] | Float[np.ndarray, "x s"]
+"""A number that a move has, in the smallest shape that says it: f(x), or f(y) in one row, or f(x, y)."""
+
+End = Bool[np.ndarray, " x"] | Bool[np.ndarray, "1 s"] | Bool[np.ndarray, "x s"]
+"""A yes or no that a move has, in the same three shapes."""
+
 Table = Mapping[int, Mapping[int, Sequence[tuple]]]
 """`P[state][action]` of Gymnasium's toy worlds: lists of (probability, next state, reward, terminated)."""
 
@@ -29,7 +36,8 @@ class FactoredSpec:
     """A factored world. All but `factors` (and so `parents`) is known to every agent.
 
     Raises:
-        ConfigError: If names repeat, an array has the wrong size, or a number is not a reward or probability.
+        ConfigError: If names repeat, a variable has too few values, an array has the wrong size, or a number is not a
+            reward or probability.
 
     >>> spec = lamp()
     >>> spec.outputs, spec.parents
@@ -37,13 +45,13 @@ class FactoredSpec:
     """
 
     states: Mapping[str, int]
-    """Name and number of values of each state variable."""
+    """Name and number of values, at least 2, of each state variable."""
     actions: Mapping[str, int]
     """Name and number of values of each action variable."""
-    reward: Float[np.ndarray, " x"]
-    """r(x)."""
-    terminal: Bool[np.ndarray, " x"]
-    """Whether the episode ends after x."""
+    reward: Outcome
+    """What a move earns: r(x) as shape (x,), r(y) as (1, s), or r(x, y) as (x, s)."""
+    terminal: End
+    """Whether the episode ends with a move: in the same three shapes, and not always in the same one as the reward."""
     initial: Float[np.ndarray, " s"]
     """The law of the first state."""
     factors: tuple[Float[np.ndarray, "x _"], ...]
@@ -53,13 +61,15 @@ class FactoredSpec:
         names = [*self.states, *self.actions, *self.outputs]
         if len(set(names)) < len(names):
             raise ConfigError(f"names: {names} are not all different; rename one")
+        _require_sizes("states", self.states, 2)
+        _require_sizes("actions", self.actions, 1)
         if len(self.factors) != len(self.outputs):
             raise ConfigError(f"factors: expected one for each of {list(self.outputs)}, got {len(self.factors)}")
         x = self.state_count * self.action_count
-        _require_shape("reward", self.reward, (x,))
-        _require_shape("terminal", self.terminal, (x,))
+        _require_outcome("reward", self.reward, x, self.state_count)
+        _require_outcome("terminal", self.terminal, x, self.state_count)
         if not np.isfinite(self.reward).all():
-            where = describe(self.inputs, int((~np.isfinite(self.reward)).argmax()))
+            where = self._where(np.argwhere(~np.isfinite(self.reward))[0].tolist())
             raise ConfigError(f"reward: at {where} expected a finite number, got NaN or infinity")
         _require_shape("initial", self.initial, (self.state_count,))
         _require_probs("initial", self.initial)
@@ -100,6 +110,12 @@ class FactoredSpec:
             for output, factor in zip(self.outputs, self.factors, strict=True)
         }
 
+    def _where(self, index: Sequence[int]) -> str:
+        """Say which entry of an array in one of the three shapes is meant."""
+        moves = len(self.reward) > 1 or self.reward.ndim == 1
+        before = [describe(self.inputs, index[0])] if moves else []
+        return ", ".join(before + [describe(self.outputs, y) for y in index[1:]])
+
 
 @runtime_checkable
 class FactoredEnv(Protocol):
@@ -136,6 +152,8 @@ def from_table(
 ) -> FactoredSpec:
     """Find the factors of a tabular world, and refuse it if it has none.
 
+    Rewards and ends are kept in the smallest shape that says them: by x if they can, else by y, else by both.
+
     Args:
         states: Name and size of each state variable; states are numbered with the first as the most significant digit.
         actions: Name and size of each action variable, numbered likewise.
@@ -143,8 +161,8 @@ def from_table(
         initial: The law of the first state.
 
     Raises:
-        ConfigError: If the sizes do not fit the table, probabilities do not sum to 1, reward or termination depends on
-            more than state and action, or two next-state variables are dependent given state and action.
+        ConfigError: If the sizes do not fit the table, probabilities do not sum to 1, a move from one state to another
+            by one action has two rewards, or two next-state variables are dependent given state and action.
 
     >>> coins = {s: {0: [(0.5, 0, 0.0, False), (0.5, 3, 0.0, False)]} for s in range(4)}  # both fall alike
     >>> from_table({"a": 2, "b": 2}, {"toss": 1}, coins, np.full(4, 0.25))
@@ -153,7 +171,8 @@ def from_table(
     bayes_persona.errors.ConfigError: table: a' and b' are not independent given a=0, b=0, toss=0; merge these \
 variables into one, or take away what couples them
     """
-    probs, reward, terminal = _dense(states, actions, table)
+    probs, rewards, ends = _dense(states, actions, table)
+    reward, terminal = (_smallest(array, probs != 0) for array in (rewards, ends))
     moves = probs.reshape(-1, *states.values())
     axes = set(range(1, moves.ndim))
     factors = tuple(moves.sum(axis=tuple(axes - {axis})) for axis in sorted(axes))
@@ -198,6 +217,23 @@ def joint(factors: Sequence[Float[np.ndarray, "x _"]]) -> Float[np.ndarray, "x s
     return product
 
 
+def outcome(array: Outcome | End, x: Any, y: Any) -> Any:
+    """Look up a reward or an end, in whichever of the three shapes it is kept.
+
+    Args:
+        array: `spec.reward` or `spec.terminal`.
+        x: Numbers of settings of state and action: one, or an array of them.
+        y: Numbers of the next states.
+
+    >>> arrived = np.array([[0.0, 1.0]])  # state 1 earns 1, from wherever
+    >>> float(outcome(arrived, 3, 1)), float(outcome(lamp().reward, 3, 0))
+    (1.0, 1.0)
+    """
+    if array.ndim == 1:
+        return array[x]
+    return array[0, y] if len(array) == 1 else array[x, y]
+
+
 def lamp() -> FactoredSpec:
     """Give the smallest world with something to learn: a lamp, which earns 1 while lit, and its switch.
 
@@ -220,31 +256,41 @@ def describe(inputs: Mapping[str, int], x: int) -> str:
 
 
 def _dense(states: Mapping[str, int], actions: Mapping[str, int], table: Table):
-    """Give p(s' | x), r(x) and terminal(x) as arrays, after checking that the table is no more than that."""
+    """Give p(s' | x), r(x, s') and terminal(x, s') as arrays; the last two are 0 where s' cannot follow x."""
     state_count, action_count = math.prod(states.values()), math.prod(actions.values())
     if len(table) != state_count:
         raise ConfigError(f"states: {dict(states)} make {state_count} states, but the table has {len(table)}")
     probs = np.zeros((state_count * action_count, state_count))
-    reward, terminal = np.zeros(len(probs)), np.zeros(len(probs), dtype=bool)
+    reward, terminal = np.zeros(probs.shape), np.zeros(probs.shape, dtype=bool)
     for x in range(len(probs)):
         row = table[x // action_count]
         if len(row) != action_count:
             raise ConfigError(f"actions: {dict(actions)} make {action_count} actions, but the table has {len(row)}")
-        moves = [move for move in row[x % action_count] if move[0] != 0]
         where = describe({**states, **actions}, x)
-        outcomes = {(float(move[2]), bool(move[3])) for move in moves}
-        if len(outcomes) != 1:
-            raise ConfigError(
-                f"table: at {where} expected one (reward, terminated), got {sorted(outcomes)}; "
-                "both may depend on state and action only"
-            )
-        reward[x], terminal[x] = outcomes.pop()
-        for probability, state, *_ in moves:
+        for probability, state, *result in row[x % action_count]:
             if not 0 <= state < state_count:
                 raise ConfigError(f"table: at {where} next state {state} is none of the {state_count} states")
+            if probability == 0:
+                continue
+            have, new = (float(reward[x, state]), bool(terminal[x, state])), (float(result[0]), bool(result[1]))
+            if probs[x, state] != 0 and new != have:
+                raise ConfigError(
+                    f"table: at {where}, next {describe(states, state)} expected one (reward, terminated), got {have} "
+                    f"and {new}; give what tells them apart a state variable"
+                )
             probs[x, state] += probability
+            reward[x, state], terminal[x, state] = new
         _require_probs(f"table: at {where}", probs[x])
     return probs, reward, terminal
+
+
+def _smallest(array: np.ndarray, possible: Bool[np.ndarray, "x s"]) -> np.ndarray:
+    """Say the same of all possible moves in the smallest shape: (x,), else (1, s), else (x, s) as it was."""
+    for axis in (1, 0):
+        first = np.take_along_axis(array, np.expand_dims(possible.argmax(axis), axis), axis)
+        if ((array == first) | ~possible).all():
+            return first[:, 0] if axis == 1 else first
+    return array
 
 
 def _dependent(probs: Float[np.ndarray, "..."], margins: Sequence[Float[np.ndarray, " _"]]) -> Sequence[int]:
@@ -254,6 +300,23 @@ def _dependent(probs: Float[np.ndarray, "..."], margins: Sequence[Float[np.ndarr
         if np.abs(both - np.outer(*(margins[j] for j in pair))).max() > TOLERANCE:
             return pair
     return range(probs.ndim)
+
+
+def _require_sizes(name: str, sizes: Mapping[str, int], least: int) -> None:
+    if not sizes:
+        raise ConfigError(f"{name}: expected at least one variable, got none")
+    for variable, size in sizes.items():
+        if size < least:
+            advice = "; a variable with one value says nothing: drop it" if least > size == 1 else ""
+            raise ConfigError(f"{name}: {variable}: expected at least {least} values, got {size}{advice}")
+
+
+def _require_outcome(name: str, array: np.ndarray, x: int, s: int) -> None:
+    if array.shape not in ((x,), (1, s), (x, s)):
+        raise ConfigError(
+            f"{name}: the variables' sizes ask for shape {(x,)}, or {(1, s)} if it depends on the next state alone, "
+            f"or {(x, s)} if on both; got {array.shape}"
+        )
 
 
 def _require_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
