@@ -10,7 +10,12 @@ from bayes_persona.errors import needs_extra
 with needs_extra("envs"):
     import gymnasium
 
-gymnasium.register("bayes_persona/Taxi-v0", entry_point="bayes_persona_envs.taxi:Taxi", max_episode_steps=200)
+gymnasium.register(
+    "bayes_persona/Taxi-v0",
+    entry_point="bayes_persona_envs.taxi:Taxi",
+    vector_entry_point="bayes_persona_envs.taxi:vector",
+    max_episode_steps=200,
+)
 
 gymnasium.register(
     "bayes_persona/RandomFactored-v0",
