@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -42,7 +42,7 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
     reward = 0
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012, as Gymnasium has it
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
         """Draw what `show` was told, in the render mode."""
         if self.render_mode == "ansi":
             return in_words(self.rules, self.words, before, state, reward)
-        from bayes_persona_envs import picture  # it needs another extra
+        from bayes_persona_envs import picture  # pictures alone need pillow
 
         return picture.causes(self.rules, self.words, before, state, reward)
 
@@ -143,7 +143,7 @@ def in_words(
     if before is not None:
         done = zip(rules.actions, before[len(state) :], strict=True)
         lines += [(name, word(words, name, value), " (just done)") for name, value in done]
-        lines.append(("reward", f"{reward:g}", ""))
+        lines.append(("reward", f"{reward:.3g}", ""))
     width = max(len(name) for name, _, _ in lines)
     return "\n".join(f"{name:{width}} = {value}{note}" for name, value, note in lines)
 
@@ -154,4 +154,4 @@ def word(words: Mapping[str, Sequence[str]], name: str, value: int | np.integer)
     >>> word({"lamp": ("dark", "lit")}, "lamp", 1), word({}, "lamp", 1)
     ('lit', '1')
     """
-    return words[name][value] if name in words else str(value)
+    return words[name][int(value)] if name in words else str(value)

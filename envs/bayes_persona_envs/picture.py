@@ -12,7 +12,7 @@ from bayes_persona.errors import needs_extra
 from bayes_persona_envs.factored_world import word
 from bayes_persona_envs.rules import Rules
 
-with needs_extra("pictures"):
+with needs_extra("envs"):
     from PIL import Image, ImageDraw, ImageFont
 
 INK, QUIET, PAPER, FAINT = "#22262e", "#8a8f98", "#ffffff", "#f1f3f6"
@@ -20,6 +20,8 @@ STATE, ACTION = (31, 95, 191), (217, 130, 43)
 """Colours of variables of the world, and of those that the agent sets."""
 FINE = 2
 """Drawn this many times as large, then shrunk, so that edges are smooth."""
+Place = tuple[int | float, int | float]
+"""Pixels from the left, and from the top."""
 ROW, CHIP, GAP, MARGIN, LETTER = 34, 26, 190, 18, 13
 """Pixels: a row and its chip, the space that the lines cross, the rim, and the height of letters."""
 
@@ -65,7 +67,7 @@ def causes(
     pen.text((left - chip / 2, MARGIN + ROW * 0.5), "before", "mm", QUIET)
     pen.text((right + chip / 2, MARGIN + ROW * 0.5), "now", "mm", QUIET)
     if before is not None:
-        pen.text(((left + right) / 2, pen.height - MARGIN - ROW * 0.4), f"reward {reward:g}", "mm")
+        pen.text(((left + right) / 2, pen.height - MARGIN - ROW * 0.4), f"reward {reward:.3g}", "mm")
     return pen.pixels()
 
 
@@ -94,10 +96,10 @@ class _Pen:
         self._draw = ImageDraw.Draw(self._image)
         self._font = ImageFont.load_default(LETTER * FINE)
 
-    def text(self, at: tuple[float, float], text: str, anchor: str, colour: str = INK) -> None:
+    def text(self, at: Place, text: str, anchor: str, colour: str = INK) -> None:
         self._draw.text((at[0] * FINE, at[1] * FINE), text, fill=colour, font=self._font, anchor=anchor)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], colour: tuple[int, int, int]) -> None:
+    def line(self, start: Place, end: Place, colour: tuple[int, int, int]) -> None:
         """Draw a curve that leaves and arrives level, and a small head."""
         t = np.linspace(0, 1, 40)
         bend = t * t * (3 - 2 * t)
@@ -109,7 +111,7 @@ class _Pen:
 
     def chip(
         self,
-        centre: tuple[float, float],
+        centre: Place,
         width: int,
         colour: tuple[int, int, int],
         size: int,

@@ -120,7 +120,7 @@ class Rules:
         self, before: Int[np.ndarray, "copies inputs"], after: Int[np.ndarray, "copies states"]
     ) -> Bool[np.ndarray, " copies"]:
         """Say which moves ended their episode."""
-        return self._ended.read(np.concatenate([before, after], axis=1)).any(axis=(1, 2))
+        return np.asarray(self._ended.read(np.concatenate([before, after], axis=1)).any(axis=(1, 2)))
 
     def spec(self) -> FactoredSpec:
         """List the rules for every setting of all variables.
@@ -135,7 +135,7 @@ class Rules:
                 "make the world smaller, or use its local tables"
             )
         factors = tuple(_spread(local, self.inputs).reshape(settings, -1) for local in self.factors)
-        reward, terminal = self._listed(self.rewards).sum(axis=0), self._listed(self.ends).any(axis=0)
+        reward, terminal = self._listed(self.rewards).sum(axis=0), np.asarray(self._listed(self.ends).any(axis=0))
         return FactoredSpec(self.states, self.actions, reward, terminal, self._law_of_first(), factors)
 
     @cached_property
@@ -185,8 +185,8 @@ def rules_of(spec: FactoredSpec) -> Rules:
     for parents, factor in zip(spec.parents.values(), spec.factors, strict=True):
         kept = tuple(slice(None) if name in parents else 0 for name in spec.inputs)
         factors.append(Local(parents, factor.reshape(*sizes, -1)[kept]))
-    numbers = [(_number(spec, array),) for array in (spec.reward, spec.terminal)]
-    return Rules(spec.states, spec.actions, tuple(factors), *numbers, spec.initial)
+    reward, terminal = (_number(spec, array) for array in (spec.reward, spec.terminal))
+    return Rules(spec.states, spec.actions, tuple(factors), (reward,), (terminal,), spec.initial)
 
 
 class _Stack(NamedTuple):

@@ -205,8 +205,8 @@ def _number(parents: tuple[str, ...]) -> Local:
     treated = sum(
         values[name] for name in parents if name.removesuffix("'") in ("antibiotics", "vasopressors", "ventilation")
     )
-    discharged = (abnormal == 0) & (treated == 0)
-    return Local(parents, np.where(abnormal >= 3, -1.0, discharged.astype(float)))
+    healthy = np.logical_and(abnormal == 0, treated == 0)
+    return Local(parents, np.where(abnormal >= 3, -1.0, np.where(healthy, 1.0, 0.0)))
 
 
 def _initial() -> Float[np.ndarray, " s"]:

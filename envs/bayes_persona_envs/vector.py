@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona_envs.factored_world import FactoredWorld
 
@@ -97,7 +98,7 @@ class FactoredVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._draws is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         actions = np.asarray(actions)
-        if not self.action_space.contains(actions.astype(int)):
+        if actions.dtype.kind not in "iu" or not self.action_space.contains(actions.astype(np.int64)):
             raise ConfigError(f"actions: expected a member of {self.action_space}, got {actions!r}")
         over, mode = self._over, self.autoreset_mode
         if mode == AutoresetMode.DISABLED and over.any():
@@ -111,7 +112,7 @@ class FactoredVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if mode == AutoresetMode.NEXT_STEP and over.any():
             self._begin(self._draws, over)
         if mode == AutoresetMode.SAME_STEP and self._over.any():
-            ended = self._over
+            ended = self._over.copy()
             infos = {"final_obs": np.full(self.num_envs, None, dtype=object), "_final_obs": ended}
             for copy in np.flatnonzero(ended):
                 infos["final_obs"][copy] = self._state[copy].copy()
@@ -129,6 +130,10 @@ class FactoredVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.world.show(None if self._fresh[copy] else before, state, float(self._reward[copy]))
             frames.append(self.world.render())
         return tuple(frames)
+
+    def fmdp_spec(self) -> FactoredSpec:
+        """List what an agent may know of the world that there are copies of, and the truth."""
+        return self.world.fmdp_spec()
 
     def _mask(self, options: dict[str, Any] | None) -> Bool[np.ndarray, " copies"]:
         everyone = np.ones(self.num_envs, dtype=bool)
