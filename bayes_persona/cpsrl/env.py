@@ -132,7 +132,7 @@ class FactoredEnv(Protocol):
 
 
 def spec_of(env: Any) -> FactoredSpec:
-    """Give the factored spec of a Gymnasium environment, whatever wrappers are around it.
+    """Give the factored spec of a Gymnasium environment, that of the outermost wrapper that has one.
 
     Raises:
         ConfigError: If the environment does not say how it is factored.
@@ -141,10 +141,12 @@ def spec_of(env: Any) -> FactoredSpec:
     >>> spec_of(gymnasium.make("bayes_persona/Taxi-v0")).parents["row'"]
     ('row', 'action')
     """
-    world = env.unwrapped
-    if not isinstance(world, FactoredEnv):
-        raise ConfigError(f"env: {world} has no fmdp_spec(); cpsrl.env.from_table makes one from a table")
-    return world.fmdp_spec()
+    layer = env
+    while not isinstance(layer, FactoredEnv):
+        if layer is layer.unwrapped:
+            raise ConfigError(f"env: {layer} has no fmdp_spec(); cpsrl.env.from_table makes one from a table")
+        layer = layer.env
+    return layer.fmdp_spec()
 
 
 def from_table(

@@ -1,0 +1,246 @@
+"""How a factored world moves, said in small tables: one for each next variable, over its own parents only.
+
+A `FactoredSpec` lists every setting of all variables; `Rules` do not, so a world of thirty machines moves as easily as
+one of three. Many copies move at once: a row of each array is one copy.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bayes_persona.cpsrl.env import TOLERANCE, FactoredSpec, joint
+from bayes_persona.errors import ConfigError
+
+SETTINGS = 20_000
+"""The most settings of state and action that `Rules.spec` lists."""
+
+CERTAIN = 1 - 1e-12
+"""A cumulative probability above this is 1, so that what cannot happen does not, whatever the rounding."""
+
+
+class Local(NamedTuple):
+    """A table over few variables: of the law of one next variable (its last axis), or of a number.
+
+    >>> Local(("switch",), np.eye(2)).table.shape  # settings of the switch, values of the lamp
+    (2, 2)
+    """
+
+    parents: tuple[str, ...]
+    table: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """The rules of a factored world.
+
+    Raises:
+        ConfigError: If a table does not fit its variables, or is no law.
+
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> rules_of(lamp()).move(np.array([[0, 1], [1, 1]]), np.array([[0.5], [0.5]])).tolist()  # switched, in two copies
+    [[1], [0]]
+    """
+
+    states: Mapping[str, int]
+    """Name and number of values of each state variable."""
+    actions: Mapping[str, int]
+    """Name and number of values of each action variable."""
+    factors: tuple[Local, ...]
+    """The law of each next variable, given its parents among states and actions."""
+    rewards: tuple[Local, ...]
+    """What a move earns is their sum. Parents are states, actions and next states (primed)."""
+    ends: tuple[Local, ...]
+    """A move ends the episode if any of these says so. Parents as for rewards."""
+    initial: Float[np.ndarray, " s"] | tuple[Float[np.ndarray, " _"], ...]
+    """The law of the first state, or, if its variables are independent, one of each."""
+
+    def __post_init__(self):
+        if len(self.factors) != len(self.states):
+            raise ConfigError(f"factors: expected one for each of {list(self.states)}, got {len(self.factors)}")
+        laws = self.initial if isinstance(self.initial, tuple) else (self.initial,)
+        sizes = list(self.states.values())
+        if [len(law) for law in laws] != (sizes if isinstance(self.initial, tuple) else [math.prod(sizes)]):
+            raise ConfigError(
+                f"initial: expected a law of {dict(self.states)}, got {[len(law) for law in laws]} values"
+            )
+        if not all(law.min() >= 0 and abs(law.sum() - 1) <= TOLERANCE for law in laws):
+            raise ConfigError("initial: expected probabilities that sum to 1")
+        for (name, size), local in zip(self.outputs.items(), self.factors, strict=True):
+            _require_fit(f"factor {name}", local, self.inputs, size)
+            if not (local.table.min() >= 0 and np.abs(local.table.sum(axis=-1) - 1).max() <= TOLERANCE):
+                raise ConfigError(f"factor {name}: expected probabilities that sum to 1")
+        for name, numbers in {"rewards": self.rewards, "ends": self.ends}.items():
+            for local in numbers:
+                _require_fit(name, local, {**self.inputs, **self.outputs})
+
+    @cached_property
+    def inputs(self) -> dict[str, int]:
+        """The variables of state and action."""
+        return {**self.states, **self.actions}
+
+    @cached_property
+    def outputs(self) -> dict[str, int]:
+        """The variables of the next state, primed."""
+        return {f"{name}'": size for name, size in self.states.items()}
+
+    @property
+    def first_draws(self) -> int:
+        """How many uniform numbers a first state is made from."""
+        return len(self.initial) if isinstance(self.initial, tuple) else 1
+
+    def first(self, uniforms: Float[np.ndarray, "copies draws"]) -> Int[np.ndarray, "copies states"]:
+        """Give first states, each from `first_draws` uniform numbers."""
+        laws = self.initial if isinstance(self.initial, tuple) else (self.initial,)
+        drawn = [
+            np.searchsorted(_rising(law), numbers, side="right") for law, numbers in zip(laws, uniforms.T, strict=True)
+        ]
+        if isinstance(self.initial, tuple):
+            return np.stack(drawn, axis=1)
+        return np.stack(np.unravel_index(drawn[0], list(self.states.values())), axis=1)
+
+    def move(
+        self, before: Int[np.ndarray, "copies inputs"], uniforms: Float[np.ndarray, "copies states"]
+    ) -> Int[np.ndarray, "copies states"]:
+        """Give next states, from settings of state and action and one uniform number for each next variable."""
+        steps = self._laws.read(before)
+        return (uniforms[..., None] >= steps).sum(axis=-1)
+
+    def earned(
+        self, before: Int[np.ndarray, "copies inputs"], after: Int[np.ndarray, "copies states"]
+    ) -> Float[np.ndarray, " copies"]:
+        """Give what moves earned."""
+        return self._earned.read(np.concatenate([before, after], axis=1)).sum(axis=(1, 2))
+
+    def ended(
+        self, before: Int[np.ndarray, "copies inputs"], after: Int[np.ndarray, "copies states"]
+    ) -> Bool[np.ndarray, " copies"]:
+        """Say which moves ended their episode."""
+        return np.asarray(self._ended.read(np.concatenate([before, after], axis=1)).any(axis=(1, 2)))
+
+    def spec(self) -> FactoredSpec:
+        """List the rules for every setting of all variables.
+
+        Raises:
+            ConfigError: If there are more than `SETTINGS` of them.
+        """
+        settings = math.prod(self.inputs.values())
+        if settings > SETTINGS:
+            raise ConfigError(
+                f"spec: the variables have {settings:,} settings, more than the {SETTINGS:,} that are listed; "
+                "make the world smaller, or use its local tables"
+            )
+        factors = tuple(_spread(local, self.inputs).reshape(settings, -1) for local in self.factors)
+        reward, terminal = self._listed(self.rewards).sum(axis=0), np.asarray(self._listed(self.ends).any(axis=0))
+        return FactoredSpec(self.states, self.actions, reward, terminal, self._law_of_first(), factors)
+
+    @cached_property
+    def _laws(self) -> "_Stack":
+        width = max(self.states.values()) - 1
+        steps = []
+        for parents, table in self.factors:
+            rising = _rising(table).reshape(-1, table.shape[-1] - 1)
+            steps.append((parents, np.pad(rising, ((0, 0), (0, width - rising.shape[1])), constant_values=1.0)))
+        return _stack(self.inputs, steps)
+
+    @cached_property
+    def _earned(self) -> "_Stack":
+        return _stack({**self.inputs, **self.outputs}, [(names, table.reshape(-1, 1)) for names, table in self.rewards])
+
+    @cached_property
+    def _ended(self) -> "_Stack":
+        return _stack({**self.inputs, **self.outputs}, [(names, table.reshape(-1, 1)) for names, table in self.ends])
+
+    def _law_of_first(self) -> Float[np.ndarray, " s"]:
+        if isinstance(self.initial, tuple):
+            return joint([law[None] for law in self.initial])[0]
+        return self.initial
+
+    def _listed(self, numbers: Sequence[Local]) -> np.ndarray:
+        """Give each table in the smallest of a spec's shapes that holds all: f(x), f(y) in one row, or f(x, y)."""
+        named = {name for parents, _ in numbers for name in parents}
+        if named <= self.inputs.keys():
+            variables, shape = self.inputs, (-1,)
+        elif named <= self.outputs.keys():
+            variables, shape = self.outputs, (1, -1)
+        else:
+            variables, shape = {**self.inputs, **self.outputs}, (math.prod(self.inputs.values()), -1)
+        nothing = Local((), np.zeros((), dtype=np.result_type(*(table for _, table in numbers), bool)))
+        return np.stack([_spread(local, variables).reshape(shape) for local in (nothing, *numbers)])
+
+
+def rules_of(spec: FactoredSpec) -> Rules:
+    """Give the rules of a listed world: a table of each next variable over its true parents.
+
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> rules_of(lamp()).factors[0].parents
+    ('lamp', 'switch')
+    """
+    sizes = list(spec.inputs.values())
+    factors = []
+    for parents, factor in zip(spec.parents.values(), spec.factors, strict=True):
+        kept = tuple(slice(None) if name in parents else 0 for name in spec.inputs)
+        factors.append(Local(parents, factor.reshape(*sizes, -1)[kept]))
+    reward, terminal = (_number(spec, array) for array in (spec.reward, spec.terminal))
+    return Rules(spec.states, spec.actions, tuple(factors), (reward,), (terminal,), spec.initial)
+
+
+class _Stack(NamedTuple):
+    """Tables in one: row `starts[i] + setting @ strides[:, i]` is that of table i."""
+
+    strides: Int[np.ndarray, "variables tables"]
+    starts: Int[np.ndarray, " tables"]
+    rows: np.ndarray
+
+    def read(self, settings: Int[np.ndarray, "copies variables"]) -> np.ndarray:
+        """Give the row of each table, for each copy."""
+        return self.rows[settings @ self.strides + self.starts]
+
+
+def _stack(variables: Mapping[str, int], tables: Sequence[tuple[tuple[str, ...], np.ndarray]]) -> _Stack:
+    names = list(variables)
+    strides = np.zeros((len(names), len(tables)), dtype=int)
+    for number, (parents, _) in enumerate(tables):
+        stride = 1
+        for name in reversed(parents):
+            strides[names.index(name), number] = stride
+            stride *= variables[name]
+    heights = [len(rows) for _, rows in tables]
+    starts = np.cumsum([0, *heights])[:-1]
+    return _Stack(strides, starts, np.concatenate([rows for _, rows in tables]) if tables else np.zeros((0, 1)))
+
+
+def _rising(law: np.ndarray) -> np.ndarray:
+    """Give where the uniform numbers of one value end and those of the next begin."""
+    rising = np.cumsum(law, axis=-1)[..., :-1]
+    return np.where(rising > CERTAIN, 1.0, rising)  # no uniform number is as large as 1
+
+
+def _spread(local: Local, variables: Mapping[str, int]) -> np.ndarray:
+    """Repeat a table for every setting of the variables that it does not depend on, and put all in their order."""
+    names = [name for name in variables if name in local.parents]
+    values = local.table.shape[len(local.parents) :]  # of a law, none of a number
+    axes = [local.parents.index(name) for name in names]
+    table = np.transpose(local.table, [*axes, *range(len(axes), local.table.ndim)])
+    table = table.reshape(*(size if name in local.parents else 1 for name, size in variables.items()), *values)
+    return np.broadcast_to(table, (*variables.values(), *values))
+
+
+def _number(spec: FactoredSpec, array: np.ndarray) -> Local:
+    """Give a spec's reward or end as a table over the variables that its shape names."""
+    before = {} if array.ndim == 2 and len(array) == 1 else spec.inputs
+    variables = {**before, **({} if array.ndim == 1 else spec.outputs)}
+    return Local(tuple(variables), array.reshape(list(variables.values())))
+
+
+def _require_fit(what: str, local: Local, variables: Mapping[str, int], *values: int) -> None:
+    strange = [name for name in local.parents if name not in variables]
+    if strange:
+        raise ConfigError(f"{what}: {strange[0]!r} is none of the variables {list(variables)}")
+    shape = (*(variables[name] for name in local.parents), *values)
+    if local.table.shape != shape:
+        raise ConfigError(f"{what}: its variables' sizes ask for shape {shape}, got {local.table.shape}")
