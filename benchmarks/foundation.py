@@ -16,7 +16,7 @@ from bayes_persona.demo.config import Config as Demo
 from bayes_persona.demo.taxi import last_fifth
 from bayes_persona.files import load_json
 from bayes_persona.world import splits
-from benchmarks.numpy_cpsrl import race
+from benchmarks.rl.plain import race
 from benchmarks.rows import Row, row, save
 
 Part = Literal["demo", "test", "taxi", "gamma", "world"]

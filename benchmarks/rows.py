@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -80,6 +80,16 @@ def row(id: str, values: ArrayLike, unit: str, *, command: str, seconds: float) 
         machine=_machine(),
         date=date.today().isoformat(),
     )
+
+
+def ratio(id: str, above: ArrayLike, below: ArrayLike, unit: str, *, command: str, seconds: float) -> Row:
+    """Make a row of the mean of one column over the mean of another, pairs resampled for its 95 % interval."""
+    pairs = np.stack([np.asarray(above, dtype=float), np.asarray(below, dtype=float)])
+    chosen = np.random.default_rng(0).integers(pairs.shape[1], size=(10_000, pairs.shape[1]))
+    again = pairs[:, chosen].mean(axis=-1)
+    low, high = np.quantile(again[0] / again[1], [0.025, 0.975])
+    one = row(id, pairs[0].mean() / pairs[1].mean(), unit, command=command, seconds=seconds)
+    return replace(one, low=round(float(low), 6), high=round(float(high), 6), n=pairs.shape[1])
 
 
 def save(name: str, rows: Sequence[Row]) -> None:

@@ -129,13 +129,13 @@ class _Stepped:
         horizon = len(policy)
         x, y, earned, happened = (np.zeros(horizon, kind) for kind in (int, int, float, bool))
         observation, _ = self.env.reset(seed=seed)
-        state = np.ravel_multi_index(observation, sizes)
+        state = np.ravel_multi_index(np.atleast_1d(observation), sizes)
         for step, now in enumerate(policy):
             chosen = now[state]
             action = chosen if len(actions) == 1 else np.array(np.unravel_index(chosen, actions))
             observation, reward, terminated, truncated, _ = self.env.step(action)
             x[step] = state * self.truth.action_count + chosen
-            state = y[step] = np.ravel_multi_index(observation, sizes)
+            state = y[step] = np.ravel_multi_index(np.atleast_1d(observation), sizes)
             earned[step], happened[step] = float(reward), True
             if terminated:
                 break

@@ -219,11 +219,11 @@ def joint(factors: Sequence[Float[np.ndarray, "x _"]]) -> Float[np.ndarray, "x s
     return product
 
 
-def outcome(array: Outcome | End, x: Any, y: Any) -> Any:
+def outcome(array: Any, x: Any, y: Any) -> Any:
     """Look up a reward or an end, in whichever of the three shapes it is kept.
 
     Args:
-        array: `spec.reward` or `spec.terminal`.
+        array: `spec.reward` or `spec.terminal`, of numpy or of jax.
         x: Numbers of settings of state and action: one, or an array of them.
         y: Numbers of the next states.
 

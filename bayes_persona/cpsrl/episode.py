@@ -9,7 +9,7 @@ import numpy as np
 
 from bayes_persona.cpsrl import compiled, factors, planner, regret, rewards
 from bayes_persona.cpsrl.config import Config
-from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.env import FactoredSpec, outcome
 from bayes_persona.cpsrl.graph import GraphPrior
 from bayes_persona.cpsrl.structure import State
 from bayes_persona.errors import needs_extra
@@ -154,8 +154,8 @@ def act(setup: Setup, world: Problem, policy: Any, key: Any) -> Moves:
         actions, uniform = now
         x = state * setup.actions + actions[state]
         y = (world.cumulative[x] <= uniform[:, None]).sum(axis=-1) @ strides
-        move = Moves(x, y, jnp.where(going, rewards.of(world.reward, x, y), 0.0), going)
-        return (y, going & ~rewards.of(world.terminal, x, y)), move
+        move = Moves(x, y, jnp.where(going, outcome(world.reward, x, y), 0.0), going)
+        return (y, going & ~outcome(world.terminal, x, y)), move
 
     return jax.lax.scan(step, (start, jnp.array(True)), (policy, uniform))[1]
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from bayes_persona.cpsrl.env import End, Outcome
 from bayes_persona.errors import needs_extra
 
 with needs_extra("jax"):
@@ -70,14 +69,3 @@ def mean(kind: Kind, seen: Float[Any, "x 3"]) -> Float[Any, " x"]:
     """
     count, total, _ = jnp.asarray(seen).T
     return (1 + total) / (2 + count) if kind == "beta_bernoulli" else total / (1 + count)
-
-
-def of(outcome: Outcome | End | Any, x: Any, y: Any) -> Any:
-    """Look a move's reward or end up, in whichever of a spec's three shapes it is.
-
-    >>> of(np.array([[0.0, 5.0]]), x=3, y=1)
-    np.float64(5.0)
-    """
-    if outcome.ndim == 1:
-        return outcome[x]
-    return outcome[0, y] if len(outcome) == 1 else outcome[x, y]
