@@ -69,9 +69,9 @@ def row(id: str, values: ArrayLike, unit: str, *, command: str, seconds: float) 
     several = len(repeats) > 1
     return Row(
         id=id,
-        value=round(mean, 6),
-        low=round(low, 6) if several else None,
-        high=round(high, 6) if several else None,
+        value=_short(mean),
+        low=_short(low) if several else None,
+        high=_short(high) if several else None,
         n=len(repeats),
         unit=unit,
         command=command,
@@ -89,7 +89,7 @@ def ratio(id: str, above: ArrayLike, below: ArrayLike, unit: str, *, command: st
     again = pairs[:, chosen].mean(axis=-1)
     low, high = np.quantile(again[0] / again[1], [0.025, 0.975])
     one = row(id, pairs[0].mean() / pairs[1].mean(), unit, command=command, seconds=seconds)
-    return replace(one, low=round(float(low), 6), high=round(float(high), 6), n=pairs.shape[1])
+    return replace(one, low=_short(low), high=_short(high), n=pairs.shape[1])
 
 
 def save(name: str, rows: Sequence[Row]) -> None:
@@ -135,6 +135,10 @@ def _table() -> str:
             lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")
 
 
 def _interval(entry: dict) -> str:
