@@ -24,10 +24,13 @@ check: $(READY)  ## lint, types and floors
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md
+bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.world
 	$(BIN)/python -m benchmarks.npl
+	$(BIN)/python -m benchmarks.rl.run
+	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))
 
 wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
 	$(BIN)/python tests/wheel.py
