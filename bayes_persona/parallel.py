@@ -1,7 +1,7 @@
 """Many independent draws: the same function for many items, in any order, on any machine, with the same result.
 
 An *engine* says how the calls are executed: it takes the function and the items and yields `(position, result)` in
-whatever order they finish. `serial` needs nothing; others (processes, Ray) only have to keep this shape. A call that
+whatever order they finish. `serial` needs nothing, `processes` joblib; others only have to keep this shape. A call that
 fails on its data gives its `DataError` as its result, so that one bad draw does not take the others with it.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bayes_persona.errors import DataError
+from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import require_finite
 from bayes_persona.progress import bar
@@ -24,14 +24,44 @@ Engine = Callable[[Callable[[Any], Params], Sequence[Any]], Iterator[tuple[int, 
 def serial(function: Callable[[Item], Params], items: Sequence[Item]) -> Iterator[tuple[int, Params | DataError]]:
     """Call one after another, in this process.
 
-    >>> list(serial(lambda item: {"x": item}, [3, 4]))
-    [(0, {'x': 3}), (1, {'x': 4})]
+    >>> import numpy as np
+    >>> list(serial(lambda item: {"x": np.full(1, item)}, [3, 4]))
+    [(0, {'x': array([3])}), (1, {'x': array([4])})]
     """
     for position, item in enumerate(items):
-        try:
-            yield position, function(item)
-        except DataError as error:
-            yield position, error
+        yield _called(function, position, item)
+
+
+def processes(workers: int, *, threads: int = 1) -> Engine:
+    """Give an engine that calls in several processes of this machine, each result as soon as it is there.
+
+    Worth it for calls of seconds that one process cannot spread over the cores itself. What a function holds travels
+    to the workers, models and data included.
+
+    Args:
+        workers: Number of processes.
+        threads: Threads that each may use for its arithmetic. Where a library's sums depend on their number, results
+            are those of `serial` with as many.
+
+    Raises:
+        ConfigError: If either is below 1.
+        MissingExtraError: If joblib is not installed.
+
+    >>> import numpy as np
+    >>> map(lambda item: {"x": np.full(1, item)}, [3, 4], engine=processes(2))
+    [{'x': array([3])}, {'x': array([4])}]
+    """
+    if workers < 1 or threads < 1:
+        raise ConfigError(f"workers={workers}, threads={threads}: both must be at least 1")
+    with needs_extra("processes"):
+        from joblib import Parallel, delayed, parallel_config
+
+    def engine(function: Callable[[Any], Params], items: Sequence[Any]) -> Iterator[tuple[int, Params | DataError]]:
+        calls = [delayed(_called)(function, position, item) for position, item in enumerate(items)]
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
+            yield from Parallel(return_as="generator_unordered")(calls)  # pyright: ignore[reportReturnType]
+
+    return engine
 
 
 def map(
@@ -86,6 +116,13 @@ def map(
     if failed:
         _report(failed, len(items))
     return [results[position] for position in sorted(results)]
+
+
+def _called(function: Callable[[Any], Params], position: int, item: Any) -> tuple[int, Params | DataError]:
+    try:
+        return position, function(item)
+    except DataError as error:
+        return position, error
 
 
 def _good(result: Params | DataError, position: int) -> Params:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from bayes_persona.errors import DataError, MismatchError, RunError
+from bayes_persona.errors import ConfigError, DataError, MismatchError, RunError
 from bayes_persona.parallel import map as draws
-from bayes_persona.parallel import serial
+from bayes_persona.parallel import processes, serial
 from bayes_persona.seeds import child, generator
 from bayes_persona.store import load_posterior
 
@@ -38,7 +38,7 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("engine", [serial, backwards])
+@pytest.mark.parametrize("engine", [serial, backwards, processes(2)])
 @pytest.mark.parametrize("kept", [False, True])
 def test_any_engine_gives_the_draws_in_the_order_of_the_items(engine, kept, tmp_path):
     got = draws(draw, items, engine=engine, folder=tmp_path / "run" if kept else None, config={"particles": 7})
@@ -99,3 +99,24 @@ def test_a_damaged_draw_is_not_passed_over(tmp_path):
 
 def test_no_items_give_no_draws():
     assert draws(draw, []) == []
+
+
+def fails(seed):
+    """Fail on the data of one draw."""
+    if seed == items[2]:
+        raise DataError("step 3: the loss is not finite")
+    return draw(seed)
+
+
+@pytest.mark.parametrize("engine", [serial, processes(2)])
+def test_a_draw_that_fails_is_said_or_left_out_by_any_engine(engine):
+    with pytest.raises(DataError, match="draw 2: step 3: the loss is not finite"):
+        draws(fails, items, engine=engine)
+    with pytest.warns(UserWarning, match="1 of 7 draws failed"):
+        got = draws(fails, items, engine=engine, exclude_failed=True)
+    assert same(got, [draw(seed) for seed in items if seed != items[2]])
+
+
+def test_processes_need_at_least_one_worker():
+    with pytest.raises(ConfigError, match="workers=0, threads=1: both must be at least 1"):
+        processes(0)
