@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import numpy as np
 import tyro
 
@@ -19,14 +18,14 @@ from bayes_persona.world import splits
 from benchmarks.rl.plain import race
 from benchmarks.rows import Row, row, save
 
-Part = Literal["demo", "test", "taxi", "gamma", "world"]
+Part = Literal["demo", "test", "taxi", "world"]
 
 
 @dataclass(frozen=True)
 class Config:
     """Which parts to measure."""
 
-    only: tuple[Part, ...] = ("taxi", "gamma", "world", "demo", "test")
+    only: tuple[Part, ...] = ("taxi", "world", "demo", "test")
     """Parts to measure; the rows of the others are kept."""
 
 
@@ -79,18 +78,6 @@ def taxi() -> list[Row]:
     ]
 
 
-def gamma() -> list[Row]:
-    """Why C-PSRL draws its Dirichlets with numpy: the gammas of one sampled Taxi, in either library."""
-    started, shape = time.perf_counter(), np.full(57_000, 0.2)
-    draw, rng, ratios = jax.jit(jax.random.gamma), np.random.default_rng(0), []
-    draw(jax.random.key(0), shape).block_until_ready()  # compile
-    for seed in range(10):
-        slow = _seconds(lambda seed=seed: draw(jax.random.key(seed), shape).block_until_ready())
-        ratios.append(slow / _seconds(lambda: rng.standard_gamma(shape)))
-    seconds, command = time.perf_counter() - started, "python -m benchmarks.foundation --only gamma"
-    return [row("cpsrl.gamma_cost_ratio", ratios, "jax / numpy", command=command, seconds=seconds)]
-
-
 def world() -> list[Row]:
     started, config, pictures = time.perf_counter(), splits.Config(), 100
     rates = [
@@ -108,7 +95,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(config: Config) -> None:
-    parts = {"demo": demo, "test": test, "taxi": taxi, "gamma": gamma, "world": world}
+    parts = {"demo": demo, "test": test, "taxi": taxi, "world": world}
     for name in config.only:
         save("foundation", parts[name]())
 

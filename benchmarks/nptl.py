@@ -74,9 +74,10 @@ def _task(name: str, data: Path) -> tuple[TorchLearner, Data]:
         digits = handwritten(100, seed=0, part="tuning")
         return TorchLearner(pretrained(), FIT), nptl.classification(digits.x, digits.y, CLASSES)
     pictures = np.load(data / "images" / "cifar10_subset.npz")
-    x = (pictures["train_x"][:500].transpose(0, 3, 1, 2) / 255).astype(np.float32)
+    some = np.random.default_rng(0).permutation(5000)[:500]  # the file is in the order of its labels
+    x = (pictures["train_x"][some].transpose(0, 3, 1, 2) / 255).astype(np.float32)
     learner = TorchLearner(resnet.pretrained(data), Fit(steps=20, batch=50))
-    return learner, nptl.classification(x, pictures["train_y"][:500].astype(int), 10)
+    return learner, nptl.classification(x, pictures["train_y"][some].astype(int), 10)
 
 
 def together(config: Config) -> list[Row]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from bayes_persona.errors import ConfigError
 from bayes_persona.nptl.corruptions import SEVERITIES, corrupt
 from bayes_persona.seeds import child, generator
 from benchmarks.transfer import minilm, mobilenet
@@ -60,10 +61,10 @@ def cifar(data: Path, shots: int = 50, corrupted: int = 0) -> Target:
     outside = mobilenet.activations(trunk, digits, SIZE)
     known = mobilenet.activations(trunk, x, SIZE)
     judged = mobilenet.activations(trunk, x_test, SIZE)
-    pools = {"tuning": np.arange(3000, 5000), "report": np.arange(3000)}
+    pools = _pools(y)
 
     def split(seed: int, part: Part) -> Split:
-        learn, rest = _few(y, pools[part], shots, seed)
+        learn, rest = _few(y, pools[part], 10, shots, seed)
         if part == "tuning":
             return Split(known[learn], y[learn], known[rest], y[rest], outside)
         some = generator(seed, "judged").permutation(len(y_test))[:JUDGED]
@@ -91,7 +92,7 @@ def characters(data: Path, shots: int = 5, classes: int = 50) -> Target:
         chosen = generator(seed, "letters").permutation(mine)[:classes]
         rows = np.flatnonzero(np.isin(letters, chosen))
         y = np.searchsorted(np.sort(chosen), letters)
-        learn, rest = _few(y, rows, shots, seed)
+        learn, rest = _few(y, rows, classes, shots, seed)
         return Split(known[learn], y[learn], known[rest], y[rest], outside)
 
     return Target("characters", classes, lambda: _mobilenet(data, classes)[1], split)
@@ -101,12 +102,12 @@ def sentences(data: Path, shots: int = 100) -> Target:
     """MiniLM on SST-2, `shots` sentences of each sentiment: its last layer and a head are fine-tuned."""
     x, y = _sst2(data, "train")
     x_test, y_test = _sst2(data, "test")
-    pools = {"tuning": np.arange(len(y) // 2), "report": np.arange(len(y) // 2, len(y))}
+    pools = _pools(y)
     names = minilm.activations((data / "text" / "wiki_names_v2.txt").read_text(encoding="utf-8").split("\n")[:500])
     judged = minilm.activations(x_test)
 
     def split(seed: int, part: Part) -> Split:
-        learn, rest = _few(y, pools[part], shots, seed)
+        learn, rest = _few(y, pools[part], 2, shots, seed)
         learned = minilm.activations([x[row] for row in learn])
         if part == "tuning":
             return Split(learned, y[learn], minilm.activations([x[row] for row in rest[:1000]]), y[rest[:1000]], names)
@@ -127,7 +128,7 @@ def folder(pictures: Path, net: str, shots: int) -> Target:
     x = {"pixel_values": processor(images, return_tensors="np")["pixel_values"].astype(np.float32)}
 
     def split(seed: int, part: Part) -> Split:
-        learn, rest = _few(y, np.arange(len(y)), shots, child(seed, part))
+        learn, rest = _few(y, np.arange(len(y)), len(names), shots, child(seed, part))
         learned, judged = ({"pixel_values": x["pixel_values"][rows]} for rows in (learn, rest))
         noise = generator(seed, "outside").normal(size=judged["pixel_values"].shape).astype(np.float32)
         return Split(learned, y[learn], judged, y[rest], {"pixel_values": noise})
@@ -140,10 +141,18 @@ def folder(pictures: Path, net: str, shots: int) -> Target:
     return Target("folder", len(names), model, split)
 
 
-def _few(y: np.ndarray, pool: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _pools(y: np.ndarray) -> dict[Part, np.ndarray]:
+    """Part examples at random, since files may be in the order of their labels: two fifths to tune on."""
+    order = generator(0, "pools").permutation(len(y))
+    return {"tuning": order[: 2 * len(y) // 5], "report": order[2 * len(y) // 5 :]}
+
+
+def _few(y: np.ndarray, pool: np.ndarray, classes: int, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pick so many of every class from the pool, and give these and at most `JUDGED` of the others."""
-    order = generator(seed, "few").permutation(pool)
-    learn = np.concatenate([order[y[order] == label][:shots] for label in np.unique(y[order])])
+    order, labels = generator(seed, "few").permutation(pool), np.unique(y[pool])
+    if len(labels) != classes:
+        raise ConfigError(f"split: expected examples of {classes} classes, got {len(labels)}")
+    learn = np.concatenate([order[y[order] == label][:shots] for label in labels])
     return learn, np.setdiff1d(order, learn, assume_unique=True)[:JUDGED]
 
 
