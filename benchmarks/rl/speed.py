@@ -53,18 +53,16 @@ def _gamma(command: str) -> list[Row]:
     started, shape = time.perf_counter(), np.full(270_000, 1.2)
     with jax.enable_x64(True):
         draws = [jax.jit(draw) for draw in (factors.gamma, jax.random.gamma)]
-        times = np.zeros((6, 3))
-        for seed, row_of_times in enumerate(times):  # the first compiles
-            key = jax.random.key(seed)
-            row_of_times[:2] = [
-                _seconds(lambda draw=draw, key=key: draw(key, shape).block_until_ready()) for draw in draws
-            ]
-            row_of_times[2] = _seconds(lambda seed=seed: np.random.default_rng(seed).standard_gamma(shape))
+        times = []
+        for seed in range(6):  # the first compiles
+            key, rng = jax.random.key(seed), np.random.default_rng(seed)
+            works = [partial(_waited, draw, key, shape) for draw in draws] + [partial(rng.standard_gamma, shape)]
+            times.append([_seconds(work) for work in works])
     rest = {"command": command, "seconds": time.perf_counter() - started}
-    ours, jaxs, plain = times[1:].T
+    ours, jaxs, numpys = np.array(times[1:]).T
     return [
         row("cpsrl.gamma_cost_ratio", jaxs / ours, "jax.random.gamma / ours", **rest),
-        row("cpsrl.gamma_cost_ratio_to_numpy", ours / plain, "ours / NumPy's", **rest),
+        row("cpsrl.gamma_cost_ratio_to_numpy", ours / numpys, "ours / NumPy's", **rest),
     ]
 
 
@@ -91,6 +89,10 @@ def _plain(id: str, spec: FactoredSpec, config: Config, told: worlds.Told, seed:
     env, prior, moves = gymnasium.make(id), told(spec), []
     for number in range(EPISODES):
         moves = plain.episode(env, spec, prior, moves, config.horizon, config.alpha, child(seed, "step", number))
+
+
+def _waited(draw: Callable, *inputs) -> None:
+    draw(*inputs).block_until_ready()
 
 
 def _peak() -> float:
