@@ -190,9 +190,9 @@ def decide(
 def planner_gap(config: Config, spec: LocalSpec, *, seeds: Sequence[int], policy: Policy = uniform) -> Gap:
     """Measure what searching loses in a world that is known and small enough to plan in exactly.
 
-    Every seed is an episode in which each move is searched for. What is lost is the sum over its moves of V(s) − Q(s, a)
-    of the best policy: on average that is the best policy's value less that of searching, exactly, and with less noise
-    than returns have.
+    Every seed is an episode in which each move is searched for. What is lost is the sum of the best policy's
+    V(s) − Q(s, a) over the moves: on average that is exactly its value less that of searching, and with less noise than
+    returns have.
 
     Args:
         config: How hard to search.
