@@ -13,6 +13,7 @@ import bayes_persona
 from bayes_persona.demo.config import Config as DemoConfig
 from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
 from bayes_persona.persona.config import Config as PersonalizeConfig
+from bayes_persona.rl.config import Config as RlConfig
 
 ROOMS = {
     "nptl": ("torch", ("torch", "scipy")),
@@ -20,6 +21,7 @@ ROOMS = {
     "diffusion": ("diffusion", ("torch", "diffusers", "transformers", "peft", "PIL")),
     "world": ("diffusion", ("torch", "diffusers", "transformers", "PIL")),
     "persona": ("diffusion", ("torch", "diffusers", "transformers", "peft", "matplotlib")),
+    "rl": ("jax,pictures", ("jax", "scipy", "gymnasium", "matplotlib")),
     "export": ("export", ("arviz", "xarray")),
     "demo": ("demo", ("torch", "jax", "gymnasium", "sklearn", "matplotlib", "PIL")),
 }
@@ -51,6 +53,34 @@ def personalize(config: Annotated[PersonalizeConfig, tyro.conf.OmitArgPrefixes])
     run(config, Console())
 
 
+def rl(config: Annotated[RlConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Learn to act in a Gymnasium environment, and which variables cause which, from what is known of its causes.
+
+    The environment says how it is factored: it has fmdp_spec(), as those of bayes_persona_envs do. What is known of
+    its graph is a GraphML file: edges run from inputs to next variables, which are primed (row -> row'), and are
+    certain unless they have a probability. Nothing is said of edges that are not in the file: they are learned.
+
+    To drive a taxi, told some edges:
+
+        bayes-persona rl --env bayes_persona/Taxi-v0 --graph known.graphml --alpha 0.2 --folder runs/taxi
+
+    Told nothing, and beside agents that are told everything or learn no graph:
+
+        bayes-persona rl --env bayes_persona/Taxi-v0 --compare true complete flat --folder runs/compared
+
+    An environment of your own, registered by your_module, with arguments:
+
+        bayes-persona rl --env your_module:your/World-v0 --env-kwargs '{"size": 3}'
+
+    The folder then holds regret.png, graph.png, learned.graphml (which --graph reads) and results.json. The same
+    command goes on from there: after a crash, or with more --episodes.
+    """
+    with needs_extra("jax,pictures"):
+        from bayes_persona.rl.run import run
+
+    run(config, Console())
+
+
 def info() -> None:
     """Say which version this is, and which rooms can be entered with the packages that are installed."""
     table = Table(title=f"bayes_persona {bayes_persona.__version__}", title_justify="left")
@@ -65,7 +95,7 @@ def info() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
-    commands = {"demo": demo, "personalize": personalize, "info": info}
+    commands = {"demo": demo, "personalize": personalize, "rl": rl, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)

@@ -6,10 +6,12 @@ Posterior Sampling for Reinforcement Learning", ICLR 2024, arXiv:2310.07518) is 
 others while it acts, and in each episode follows the best policy of one world drawn from its posterior.
 
 The modules are the namespaces: `env` (what a factored world is), `graph` (what is known of its causes), `structure`
-(what the data say of them), `factors` (how likely each move is), `planner`, `regret` and `agents`. Beside them stand
-`beliefs` (a prior as numbers), `graph_files`, `walk` and `search` (for more parent sets than can be enumerated),
-`scores`, `calibration` and `predictive` (is it any good, and can it be right), `plots`, and `numpyro_model`, a second
-opinion. A user's program:
+(what the data say of them), `factors` (how likely each move is), `planner`, `regret` and `agents`. For worlds too large
+to list there are `local` (worlds in small tables) and `mcts` (agents that search). Beside them stand `beliefs` (a prior
+as numbers), `graph_files`, `walk` and `search` (for more parent sets than can be enumerated), `scores`, `calibration`
+and `predictive` (is it any good, and can it be right), `plots`, and `numpyro_model`, a second opinion.
+
+A user's program:
 
     taxi = gymnasium.make("bayes_persona/Taxi-v0")                     # after `import bayes_persona_envs`
     known = networkx.DiGraph([("row", "row'"), ("action", "row'")])    # these edges are certain,

@@ -17,7 +17,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.local import World
 from bayes_persona.errors import ConfigError
 
 CANDIDATES = 100_000
@@ -43,7 +43,7 @@ class Names:
     outputs: Mapping[str, int]
 
 
-Variables = FactoredSpec | Names
+Variables = World | Names
 """Whatever has named inputs and outputs, and their numbers of values."""
 
 

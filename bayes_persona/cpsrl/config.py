@@ -5,13 +5,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bayes_persona.cpsrl import rewards
 from bayes_persona.errors import ConfigError
 
 Method = Literal["psrl", "map", "mean", "ucbvi", "rlsvi"]
 """How an agent plans: on a world that is drawn; on one of the most probable graph; on the mean world; on the mean world
 with a bonus for what was rarely seen (Azar et al. 2017, and for factors Tian et al. 2020), or with noise (RLSVI, Osband
 et al. 2016)."""
+
+Reward = Literal["known", "normal_gamma", "beta_bernoulli"]
+"""Known, or learned: with a Normal–Gamma(0, 1, 1, 1) prior of mean and precision, or a Beta(1, 1) prior of a share."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Config:
     """Of ucbvi's bonus and rlsvi's noise; 1 is what theory asks for, and explores far too long."""
     epsilon: float = 0.0
     """Probability of a random action instead of the planned one, at every step."""
-    reward: rewards.Kind = "known"
+    reward: Reward = "known"
     """known, or learned: normal_gamma for any numbers, beta_bernoulli for numbers from 0 to 1."""
 
     def __post_init__(self):
@@ -48,7 +50,7 @@ class Config:
             raise ConfigError(f"scale: expected a finite number of at least 0, got {self.scale}")
         if not 0 <= self.epsilon <= 1:
             raise ConfigError(f"epsilon: expected a probability, got {self.epsilon}")
-        if self.reward not in get_args(rewards.Kind):
-            raise ConfigError(f"reward: expected one of {get_args(rewards.Kind)}, got {self.reward!r}")
+        if self.reward not in get_args(Reward):
+            raise ConfigError(f"reward: expected one of {get_args(Reward)}, got {self.reward!r}")
         if self.reward != "known" and self.method in ("ucbvi", "rlsvi"):
             raise ConfigError(f"reward: {self.method} needs a known one, to bound what may be earned")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bayes_persona.cpsrl.beliefs import ROUNDING, Known, Sizes, as_graph, beliefs, candidates
-from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.local import World
 from bayes_persona.errors import ConfigError
 
 CELLS = 20_000_000
@@ -36,7 +36,7 @@ class GraphPrior:
     [[4]]
     """
 
-    spec: FactoredSpec
+    spec: World
     members: Bool[np.ndarray, "outputs candidates inputs"]
     log_prior: Float[np.ndarray, "outputs candidates"]
 
@@ -66,9 +66,7 @@ class GraphPrior:
         return np.array(list(self.spec.inputs.values()))
 
 
-def prior(
-    spec: FactoredSpec, graph: Known, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets"
-) -> GraphPrior:
+def prior(spec: World, graph: Known, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets") -> GraphPrior:
     """Enumerate the parent sets that agree with what is known.
 
     Args:
@@ -93,7 +91,7 @@ def prior(
     return _assembled(spec, [candidates(known, number) for number in range(len(spec.outputs))])
 
 
-def explicit(spec: FactoredSpec, sets: Mapping[str, Mapping[Any, float]]) -> GraphPrior:
+def explicit(spec: World, sets: Mapping[str, Mapping[Any, float]]) -> GraphPrior:
     """Take a list of parent sets for each output, with the probability of each.
 
     Args:
@@ -114,7 +112,7 @@ def explicit(spec: FactoredSpec, sets: Mapping[str, Mapping[Any, float]]) -> Gra
     return _assembled(spec, [_listed(spec, output, sets[output]) for output in spec.outputs])
 
 
-def known(spec: FactoredSpec, graph: Known) -> GraphPrior:
+def known(spec: World, graph: Known) -> GraphPrior:
     """Take the graph for the whole truth: with the true graph this is F-PSRL's prior.
 
     Raises:
@@ -136,7 +134,7 @@ def known(spec: FactoredSpec, graph: Known) -> GraphPrior:
     return _assembled(spec, [(mask[None], np.zeros(1)) for mask in edges.required])
 
 
-def complete(spec: FactoredSpec) -> GraphPrior:
+def complete(spec: World) -> GraphPrior:
     """Let every input be a parent of every output: PSRL without a structure to learn.
 
     >>> from bayes_persona.cpsrl.env import lamp
@@ -146,7 +144,7 @@ def complete(spec: FactoredSpec) -> GraphPrior:
     return known(spec, {effect: list(spec.inputs) for effect in spec.outputs})
 
 
-def empty(spec: FactoredSpec, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets") -> GraphPrior:
+def empty(spec: World, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets") -> GraphPrior:
     """Know nothing but a bound on the number of parents.
 
     >>> from bayes_persona.cpsrl.env import lamp
@@ -156,7 +154,7 @@ def empty(spec: FactoredSpec, *, max_parents: int | Mapping[str, int], sizes: Si
     return prior(spec, {}, max_parents=max_parents, sizes=sizes)
 
 
-def true_graph(spec: FactoredSpec) -> nx.DiGraph:
+def true_graph(spec: World) -> nx.DiGraph:
     """Give the true causes, which an agent is not supposed to look at.
 
     >>> from bayes_persona.cpsrl.env import lamp
@@ -167,7 +165,7 @@ def true_graph(spec: FactoredSpec) -> nx.DiGraph:
 
 
 def _listed(
-    spec: FactoredSpec, output: str, sets: Mapping[Any, float]
+    spec: World, output: str, sets: Mapping[Any, float]
 ) -> tuple[Bool[np.ndarray, "candidates inputs"], Float[np.ndarray, " candidates"]]:
     names, masks = list(spec.inputs), np.zeros((len(sets), len(spec.inputs)), dtype=bool)
     for mask, parents in zip(masks, sets, strict=True):
@@ -188,7 +186,7 @@ def _listed(
     return masks[probs > 0], np.log(probs[probs > 0])
 
 
-def _assembled(spec: FactoredSpec, sets: Sequence[tuple[np.ndarray, np.ndarray]]) -> GraphPrior:
+def _assembled(spec: World, sets: Sequence[tuple[np.ndarray, np.ndarray]]) -> GraphPrior:
     """Put the candidates of all outputs side by side, filled up to one number."""
     members = np.zeros((len(sets), max(len(masks) for masks, _ in sets), len(spec.inputs)), dtype=bool)
     log_prior = np.full(members.shape[:2], -np.inf)

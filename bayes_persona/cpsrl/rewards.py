@@ -4,22 +4,20 @@ A spec's reward is known to an agent unless its config says otherwise. What is l
 often it was left, and the sums of what that earned and of its squares.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from bayes_persona.cpsrl.config import Reward
 from bayes_persona.errors import needs_extra
 
 with needs_extra("jax"):
     import jax
     import jax.numpy as jnp
 
-Kind = Literal["known", "normal_gamma", "beta_bernoulli"]
-"""Known, or learned: with a Normal–Gamma(0, 1, 1, 1) prior of mean and precision, or a Beta(1, 1) prior of a share."""
 
-
-def init(kind: Kind, x: int) -> Any:
+def init(kind: Reward, x: int) -> Any:
     """Give what was seen before any data: nothing to remember where the reward is known.
 
     >>> init("normal_gamma", 4).shape, init("known", 4)
@@ -28,7 +26,7 @@ def init(kind: Kind, x: int) -> Any:
     return () if kind == "known" else np.zeros((x, 3))
 
 
-def learn(kind: Kind, seen: Any, x: Any, earned: Any, happened: Any, key: Any) -> Any:
+def learn(kind: Reward, seen: Any, x: Any, earned: Any, happened: Any, key: Any) -> Any:
     """Take in what moves earned.
 
     A number between 0 and 1 is told to a Beta posterior as a coin that falls so often (Agrawal & Goyal 2012).
@@ -44,7 +42,7 @@ def learn(kind: Kind, seen: Any, x: Any, earned: Any, happened: Any, key: Any) -
     return jnp.asarray(seen).at[x].add(jnp.where(happened[:, None], sums, 0.0))
 
 
-def draw(kind: Kind, seen: Float[Any, "x 3"], key: Any) -> Float[Any, " x"]:
+def draw(kind: Reward, seen: Float[Any, "x 3"], key: Any) -> Float[Any, " x"]:
     """Draw E[r | x] for every x from its posterior.
 
     >>> sure = np.array([[1e6, 3e6, 9e6]])
@@ -61,7 +59,7 @@ def draw(kind: Kind, seen: Float[Any, "x 3"], key: Any) -> Float[Any, " x"]:
     return mean + jax.random.normal(two, mean.shape, mean.dtype) / jnp.sqrt((1 + count) * precision)
 
 
-def mean(kind: Kind, seen: Float[Any, "x 3"]) -> Float[Any, " x"]:
+def mean(kind: Reward, seen: Float[Any, "x 3"]) -> Float[Any, " x"]:
     """Give the posterior mean of E[r | x].
 
     >>> mean("beta_bernoulli", np.array([[3.0, 2.0, 2.0]])).tolist()

@@ -49,7 +49,7 @@ def rows() -> list[Row]:
 
 
 def _gamma(command: str) -> list[Row]:
-    """Why the Dirichlets are drawn as they are: the gammas of twenty sampled taxis, by ours, by jax's and by NumPy's."""
+    """Why the Dirichlets are drawn as they are: the gammas of twenty taxis, by ours, by jax's and NumPy's."""
     started, shape = time.perf_counter(), np.full(270_000, 1.2)
     with jax.enable_x64(True):
         draws = [jax.jit(draw) for draw in (factors.gamma, jax.random.gamma)]
