@@ -17,6 +17,11 @@ with needs_extra("jax"):
     import jax
     import jax.numpy as jnp
 
+NEGLIGIBLE = 60.0
+"""Cells that are e^-60 below the largest of their row do not change it in float64."""
+FEW = 4096
+"""Cells that are drawn at once, whether they matter or not."""
+
 
 def sample(
     prior: GraphPrior, state: State, choice: Int[np.ndarray, " outputs"], alpha: float, seed: int
@@ -98,14 +103,28 @@ def visits(known: Candidates, shape: Sizes, state: State, choice) -> Any:
 def dirichlet(key: Any, shape: Float[Any, "rows values"]) -> Any:
     """Draw each row from its Dirichlet, in logarithms: Gamma(a) = Gamma(a + 1) U^(1/a), which never underflows.
 
+    Where parameters are tiny, U^(1/a) alone tells which few cells of a row can matter, and the others' Gamma(a + 1) is
+    not drawn.
+
     >>> dirichlet(jax.random.key(0), jnp.full((3, 500), 1e-5)).sum(axis=1).round(5).tolist()
     [1.0, 1.0, 1.0]
     """
     shape = jnp.asarray(shape)
     left, right = jax.random.split(key)
-    logs = jnp.log(gamma(left, (shape + 1).ravel())).reshape(shape.shape)
-    logs -= jax.random.exponential(right, shape.shape, logs.dtype) / shape
-    return jax.nn.softmax(logs, axis=1)
+    logs = -jax.random.exponential(left, shape.shape, shape.dtype) / shape
+    near = (logs >= logs.max(axis=1, keepdims=True) - NEGLIGIBLE).ravel()
+    cells, flat = shape.size, (shape + 1).ravel()
+    room = cells if cells < FEW else cells // 8  # of near cells at once: exact however many there are
+
+    def some(carry):
+        round, logs, near = carry
+        chosen = jnp.nonzero(near, size=room, fill_value=cells)[0]
+        draws = gamma(jax.random.fold_in(right, round), flat[jnp.minimum(chosen, cells - 1)])
+        logs = logs.at[chosen].add(jnp.log(draws), mode="drop")
+        return round + 1, logs, near.at[chosen].set(False, mode="drop")
+
+    logs = jax.lax.while_loop(lambda carry: carry[2].any(), some, (0, logs.ravel(), near))[1]
+    return jax.nn.softmax(logs.reshape(shape.shape), axis=1)
 
 
 def gamma(key: Any, shape: Float[Any, " n"]) -> Any:
