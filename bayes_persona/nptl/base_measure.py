@@ -125,3 +125,17 @@ def zero_shot(learner: ProbedLearner, data: Data) -> BaseMeasure:
     if believed.shape != data.y.shape:
         raise MismatchError(f"y: the net has {believed.shape[1]} outputs, the labels {data.y.shape[1]} columns")
     return BaseMeasure(learner.params, believed)
+
+
+def random_head(learner: ProbedLearner, params: Params, width: int, outputs: int, seed: int) -> Params:
+    """Give the params with a head drawn uniformly between ±1/√width.
+
+    >>> from torch import nn
+    >>> from bayes_persona.nptl.learner_torch import TorchLearner
+    >>> learner = TorchLearner(nn.Linear(4, 2))
+    >>> bool(np.abs(random_head(learner, learner.params, 4, 2, seed=0)["weight"]).max() <= 0.5)
+    True
+    """
+    rng, bound = generator(seed, "head"), width**-0.5
+    weight, bias = rng.uniform(-bound, bound, (outputs, width)), rng.uniform(-bound, bound, outputs)
+    return learner.with_head(params, weight, bias)

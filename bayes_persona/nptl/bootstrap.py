@@ -12,21 +12,23 @@ therefore costs one ordinary weighted fit.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from bayes_persona.bma import average, predictions
 from bayes_persona.errors import ConfigError, MismatchError
-from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, linear_probe
-from bayes_persona.nptl.data import subset
+from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, linear_probe, random_head
+from bayes_persona.nptl.data import subset, take
 from bayes_persona.nptl.likelihood import NOISE, log_likelihood
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child, generator
-from bayes_persona.types import Data, Learner
+from bayes_persona.types import Data
 from bayes_persona.weights import Weights, block_dirichlet_process, dirichlet_process
 
+Heads = Literal["probed", "random"]
+"""Where the heads of particles start: all from the probe's, or each from one of its own, drawn at random."""
 GRID = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Strengths of the prior that `choose_rho` tries."""
 
@@ -45,6 +47,8 @@ class NPTL:
     """Strength of the prior, α/n: how many times the data the base measure is worth. 0 is the Bayesian bootstrap."""
     blocks: int | None = None
     """Share weights inside this many random blocks of examples; none draws every example its own (exact)."""
+    heads: Heads = "probed"
+    """Start every particle from the probe's head, or each from a random one: further apart, and longer on the way."""
     exclude_failed: bool = False
     """Leave out draws whose loss stops being finite, and warn; otherwise the first such draw is an error."""
 
@@ -53,10 +57,12 @@ class NPTL:
             raise ConfigError(f"particles: expected at least 1, got {self.particles}")
         if not (np.isfinite(self.rho) and self.rho >= 0):
             raise ConfigError(f"rho: expected a finite number of at least 0, got {self.rho}")
+        if self.heads not in get_args(Heads):
+            raise ConfigError(f"heads: expected one of {', '.join(get_args(Heads))}, got {self.heads!r}")
 
     def sample(
         self,
-        learner: Learner,
+        learner: Any,
         base: BaseMeasure,
         data: Data,
         *,
@@ -68,7 +74,7 @@ class NPTL:
         """Draw `particles` params from the NPTL posterior.
 
         Args:
-            learner: Fits weighted data; any framework.
+            learner: Fits weighted data; any framework. Random heads need its `features` and `with_head`.
             base: The prior, from `linear_probe`, `zero_shot` or your own.
             data: The downstream examples.
             seed: Names the posterior; particle k is the same however many are drawn, in whatever order.
@@ -93,8 +99,12 @@ class NPTL:
             raise MismatchError(f"base.labels: {expected}")
 
         def plan(particle: int) -> Fit:
-            name = child(seed, "particle", particle)
-            return Fit(base.params, self._weighted(base, data, name), child(name, "fit"))
+            name, params = child(seed, "particle", particle), base.params
+            if self.heads == "random":
+                params = random_head(learner, params, width, data.y.shape[1], name)
+            return Fit(params, self._weighted(base, data, name), child(name, "fit"))
+
+        width = learner.features(base.params, take(data.x, slice(1))).shape[1] if self.heads == "random" else 0
 
         settings = {**_law(self), "seed": seed, "data": identity(data, base)}
         return fit_all(

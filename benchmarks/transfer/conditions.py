@@ -2,7 +2,7 @@
 
 NPTL beside its ablation, the distillation ensemble: the same expected labels, start, steps and splits, and no random
 weights. Rows are NPTL's NLL less the ablation's, so that below zero the randomness helps: few or many examples, a weak
-or a strong prior, heads from the probe or fresh, all of a net or its head alone, test digits as they are or disturbed.
+or a strong prior, heads from the probe or random, all of a net or its head alone, test digits as they are or disturbed.
 """
 
 import time
@@ -16,16 +16,16 @@ import tyro
 from bayes_persona import metrics, nptl
 from bayes_persona.bma import average, predictions
 from bayes_persona.demo.digits import CLASSES, Split, handwritten, pretrained
+from bayes_persona.nptl.bootstrap import Heads
 from bayes_persona.nptl.learner_torch import Config as Fit
 from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.nptl.references.ensembles import random_head
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child, generator
 from benchmarks.rows import Row, row, save
 
 EXAMPLES, STRENGTHS = (30, 300), (0.1, 0.3, 1.0, 3.0)
-STARTS = {"probe": ("*",), "fresh_head": ("*",), "head_alone": ("head.*",)}
-"""Where fits start and what they train: all from the probe, all from a fresh head, or the probe's head alone."""
+STARTS = {"probe": ("*",), "random_heads": ("*",), "head_alone": ("head.*",)}
+"""Where fits start, and what they train: from the probe, from random heads, or the probe's head alone."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,10 @@ def _difference(config: Config, split: Split, rho: float, start: str, number: in
     learner = TorchLearner(pretrained(), Fit(steps=100, batch=32, lr=0.01), head="head", trainable=STARTS[start])
     data = nptl.classification(split.x, split.y, CLASSES)
     base = nptl.linear_probe(learner, data)
-    if start == "fresh_head":
-        width = learner.features(base.params, data.x[:1]).shape[1]
-        base = base._replace(params=random_head(learner, base.params, width, CLASSES, child(number, "head")))
+    heads: Heads = "random" if start == "random_heads" else "probed"
     seed, found = child(0, "fits", number), []
-    for method in (nptl.NPTL(config.particles, rho), nptl.DistillationEnsemble(config.particles, rho)):
+    for make in (nptl.NPTL, nptl.DistillationEnsemble):
+        method = make(config.particles, rho, heads=heads)
         posterior = method.sample(learner, base, data, seed=seed)
         inputs = (split.x_test, _disturbed(split.x_test, number))
         found.append([metrics.nll(average(predictions(learner, posterior, x)), split.y_test) for x in inputs])

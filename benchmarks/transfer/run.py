@@ -57,7 +57,7 @@ class Config:
 
 
 LR = (0.003, 0.01, 0.03, 0.1)
-GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+GRIDS: Mapping[str, Mapping[str, tuple[float, ...] | tuple[str, ...]]] = {
     # eight settings each; what a method has besides its rate is what its paper tunes
     "fine-tuning": {"lr": LR, "weight_decay": (0.0, 1e-3)},
     "L2-SP": {"lr": LR, "anchor": (1e-3, 1e-2)},
@@ -67,8 +67,8 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "SWAG": {"lr": LR, "rate": (0.5, 1.0)},
     "SGHMC": {"rate": (0.003, 0.01, 0.03, 0.1), "prior_sd": (0.1, 1.0)},
     "last-layer Laplace": {"lr": (0.01, 0.03), "prior_precision": (10.0, 100.0, 1000.0, 10000.0)},
-    "distillation ensemble": {"lr": LR, "rho": (1.0, 3.0)},
-    "NPTL": {"lr": LR, "rho": (1.0, 3.0)},
+    "distillation ensemble": {"lr": LR, "heads": ("probed", "random")},
+    "NPTL": {"lr": LR, "heads": ("probed", "random")},
     "Bayesian bootstrap": {"lr": LR, "weight_decay": (0.0, 1e-3)},
 }
 DESCENT = ("lr", "weight_decay", "anchor")
@@ -77,7 +77,7 @@ COMPARED = ("nll", "tempered_nll", "accuracy", "ece")
 SCORES = {"accuracy": metrics.accuracy, "nll": metrics.nll, "ece": metrics.ece, "brier": metrics.brier}
 
 
-def method(name: str, config: Config, settings: Mapping[str, float]) -> nptl.Method:
+def method(name: str, config: Config, settings: Mapping[str, Any]) -> nptl.Method:
     """Make a method by its word."""
     own: dict[str, Any] = {key: value for key, value in settings.items() if key not in DESCENT}
     makers: dict[str, Callable[..., nptl.Method]] = {
@@ -104,7 +104,7 @@ def method(name: str, config: Config, settings: Mapping[str, float]) -> nptl.Met
 
 
 def fitted(
-    name: str, config: Config, settings: Mapping[str, float], target: Target, split: Split, seed: int
+    name: str, config: Config, settings: Mapping[str, Any], target: Target, split: Split, seed: int
 ) -> tuple[TorchLearner, Posterior, float]:
     """Give a learner, a method's posterior on a split, and the seconds that it took, the probe's included."""
     descent = {key: value for key, value in settings.items() if key in DESCENT}
@@ -119,14 +119,14 @@ def fitted(
     return learner, posterior, time.perf_counter() - started
 
 
-def tuned(config: Config, target: Target) -> dict[str, tuple[dict[str, float], float]]:
+def tuned(config: Config, target: Target) -> dict[str, tuple[dict[str, Any], float]]:
     """Choose every method's settings, and a temperature for them, on two splits of the tuning part.
 
     Two members say as much of a rate as ten; ensembles are chosen by the NLL of their model average.
     """
     few = replace(config, particles=min(2, config.particles))
     splits = [target.split(child(0, "tuning", number), "tuning") for number in range(2)]
-    found: dict[str, tuple[dict[str, float], float]] = {}
+    found: dict[str, tuple[dict[str, Any], float]] = {}
     with bar(f"{target.name}: settings", total=sum(len(LR) * 2 for _ in GRIDS)) as advance:
         for name, grid in GRIDS.items():
             best = (np.inf, {}, 1.0)
@@ -146,7 +146,7 @@ def tuned(config: Config, target: Target) -> dict[str, tuple[dict[str, float], f
     return found
 
 
-def measured(config: Config, target: Target, chosen: Mapping[str, tuple[dict[str, float], float]]) -> dict[str, Any]:
+def measured(config: Config, target: Target, chosen: Mapping[str, tuple[dict[str, Any], float]]) -> dict[str, Any]:
     """Give every score of every method on every reported split."""
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in chosen}
     with bar(f"{target.name}: splits", total=len(chosen) * config.seeds) as advance:

@@ -9,9 +9,9 @@ from bayes_persona import ConfigError, DataError, MismatchError, nptl
 from bayes_persona.bma import average, predictions
 from bayes_persona.files import load_arrays
 from bayes_persona.metrics import accuracy
+from bayes_persona.nptl.base_measure import random_head
 from bayes_persona.nptl.learner_torch import Config, TorchLearner
 from bayes_persona.nptl.references.dropout import MCDropout
-from bayes_persona.nptl.references.ensembles import random_head
 from bayes_persona.nptl.references.laplace import LastLayerLaplace
 from bayes_persona.nptl.references.sghmc import SGHMC
 from bayes_persona.nptl.references.swag import SWAG
@@ -149,6 +149,27 @@ def test_random_heads_are_the_same_for_the_same_seed_and_fit_the_features():
     assert np.array_equal(one["2.weight"], two["2.weight"])
     assert not np.array_equal(one["2.weight"], other["2.weight"])
     assert np.array_equal(one["0.weight"], mine.params["0.weight"])
+
+
+def test_from_random_heads_the_ablation_with_no_prior_is_multi_start():
+    mine = learner(steps=10)
+    base = nptl.linear_probe(mine, DATA)
+    ablation = nptl.DistillationEnsemble(2, rho=0.0, heads="random").sample(mine, base, DATA, seed=0)
+    starts = nptl.MultiStart(2).sample(mine, base, DATA, seed=0)
+    for one, two in zip(ablation, starts, strict=True):
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_particles_of_nptl_may_start_from_random_heads():
+    still = learner(steps=1, lr=1e-12)
+    base = nptl.linear_probe(still, DATA)
+    posterior = nptl.NPTL(3, heads="random").sample(still, base, DATA, seed=0)
+    heads = posterior.stacked()["2.weight"]
+    assert np.abs(heads).max() <= 8**-0.5 + 1e-6
+    assert np.abs(heads[0] - heads[1]).max() > 0.01
+    np.testing.assert_allclose(posterior.stacked()["0.weight"], np.stack([base.params["0.weight"]] * 3), atol=1e-6)
+    with pytest.raises(ConfigError, match="heads: expected one of probed, random, got 'lucky'"):
+        nptl.DistillationEnsemble(heads="".join(["luc", "ky"]))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from bayes_persona.errors import ConfigError
-from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner
-from bayes_persona.nptl.bootstrap import NPTL, fuse
+from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, random_head
+from bayes_persona.nptl.bootstrap import NPTL, Heads, fuse
+from bayes_persona.nptl.data import take
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
 from bayes_persona.posterior import Posterior
-from bayes_persona.seeds import child, generator
-from bayes_persona.types import Data, Learner, Params
+from bayes_persona.seeds import child
+from bayes_persona.types import Data, Learner
 from bayes_persona.weights import Weights
 
 
@@ -127,7 +128,7 @@ class MultiStart:
         title: str | None = None,
     ) -> Posterior:
         """Fit `particles` times, each from another head drawn as torch initialises linear layers."""
-        width = learner.features(base.params, data.x[:1]).shape[1]
+        width = learner.features(base.params, take(data.x, slice(1))).shape[1]
 
         def plan(particle: int) -> Fit:
             name = child(seed, "particle", particle)
@@ -156,13 +157,15 @@ class DistillationEnsemble:
     """Number of fits."""
     rho: float = 1.0
     """How many times the labels the base measure's beliefs are worth."""
+    heads: Heads = "probed"
+    """Where the head of each fit starts, as NPTL's."""
 
     def __post_init__(self):
-        NPTL(self.particles, self.rho)  # the same bounds
+        NPTL(self.particles, self.rho, heads=self.heads)  # the same bounds
 
     def sample(
         self,
-        learner: Learner,
+        learner: Any,
         base: BaseMeasure,
         data: Data,
         *,
@@ -175,22 +178,8 @@ class DistillationEnsemble:
         even = np.full(len(data.y), 1 / len(data.y))
         real, pseudo = even / (1 + self.rho), even * self.rho / (1 + self.rho)
         expected = fuse(data, base, Weights(real=real, pseudo=pseudo))
-        ensemble = DeepEnsemble(self.particles)
+        ensemble = (DeepEnsemble if self.heads == "probed" else MultiStart)(self.particles)
         return ensemble.sample(learner, base, expected, seed=seed, engine=engine, folder=folder, title=title)
-
-
-def random_head(learner: ProbedLearner, params: Params, width: int, outputs: int, seed: int) -> Params:
-    """Give the params with a head drawn uniformly between ±1/√width.
-
-    >>> from torch import nn
-    >>> from bayes_persona.nptl.learner_torch import TorchLearner
-    >>> learner = TorchLearner(nn.Linear(4, 2))
-    >>> bool(np.abs(random_head(learner, learner.params, 4, 2, seed=0)["weight"]).max() <= 0.5)
-    True
-    """
-    rng, bound = generator(seed, "head"), width**-0.5
-    weight, bias = rng.uniform(-bound, bound, (outputs, width)), rng.uniform(-bound, bound, outputs)
-    return learner.with_head(params, weight, bias)
 
 
 def _require_particles(particles: int) -> None:
