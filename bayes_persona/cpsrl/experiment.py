@@ -124,7 +124,8 @@ def _live(agent, worlds, episodes, seeds, checkpoint_every, place, advance) -> R
     if done > episodes:
         raise RunError(f"{place}: has {done} episodes already, more than the {episodes} asked for; use another folder")
     while done < episodes:
-        more = range(done, min(done + checkpoint_every, episodes))
+        chunks = -(-(episodes - done) // checkpoint_every)  # as long as one another, since each length is compiled
+        more = range(done, done - (-(episodes - done) // chunks))
         names = np.array([[child(seed, "step", step) for seed in seeds] for step in more], dtype=np.uint64)
         with jax.enable_x64(True):
             states, infos = jax.tree.map(np.asarray, _scan(setup, alone, problem, states, names))

@@ -3,6 +3,7 @@
 `sample` is for people; all else is traced, and leaves float64 to the program around it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,13 @@ def draw(known: Candidates, shape: Sizes, state: State, choice, alpha, key: Any)
     >>> draw(candidates(prior), sizes(prior), start, np.array([0]), 1.0, jax.random.key(0))[0].shape
     (4, 2)
     """
-    settings, drawn = _settings(shape), []
+    settings, shapes = _settings(shape), []
     for j, (values, height) in enumerate(zip(shape.outputs, shape.heights, strict=True)):
-        start, strides = known.starts[j, choice[j]], known.strides[j, choice[j]]
         # a shorter table is read on into the next one: rows that are drawn in vain, and never looked at
-        counts = jnp.take(state.counts, start + jnp.arange(height), axis=0, mode="clip")[:, :values]
-        table = dirichlet(jax.random.fold_in(key, j), alpha + counts)
-        drawn.append(table[strides @ settings])
-    return tuple(drawn)
+        rows = known.starts[j, choice[j]] + jnp.arange(height)
+        shapes.append(alpha + jnp.take(jnp.asarray(state.counts), rows, axis=0, mode="clip")[:, :values])
+    tables = dirichlets(key, shapes)
+    return tuple(table[known.strides[j, choice[j]] @ settings] for j, table in enumerate(tables))
 
 
 def mean(known: Candidates, shape: Sizes, state: State, alpha) -> tuple[Any, ...]:
@@ -100,65 +100,64 @@ def visits(known: Candidates, shape: Sizes, state: State, choice) -> Any:
     return jnp.asarray(state.counts)[rows].sum(axis=-1)
 
 
-def dirichlet(key: Any, shape: Float[Any, "rows values"]) -> Any:
-    """Draw each row from its Dirichlet, in logarithms: Gamma(a) = Gamma(a + 1) U^(1/a), which never underflows.
+def dirichlets(key: Any, shapes: Sequence[Any]) -> list[Any]:
+    """Draw each row of each (rows, values) table from its Dirichlet, all together.
 
-    Where parameters are tiny, U^(1/a) alone tells which few cells of a row can matter, and the others' Gamma(a + 1) is
-    not drawn.
+    In logarithms, Gamma(a) = Gamma(a + 1) U^(1/a) never underflows. Where parameters are tiny, U^(1/a) alone tells
+    which few cells of a row can matter, and the others' Gamma(a + 1) is not drawn.
 
-    >>> dirichlet(jax.random.key(0), jnp.full((3, 500), 1e-5)).sum(axis=1).round(5).tolist()
-    [1.0, 1.0, 1.0]
+    >>> one, two = dirichlets(jax.random.key(0), [jnp.full((3, 500), 1e-5), jnp.full((1, 2), 3.0)])
+    >>> one.sum(axis=1).round(5).tolist(), two.shape
+    ([1.0, 1.0, 1.0], (1, 2))
     """
-    shape = jnp.asarray(shape)
+    shapes = [jnp.asarray(shape) for shape in shapes]
+    flat, ends = jnp.concatenate([shape.ravel() for shape in shapes]), np.cumsum([shape.size for shape in shapes])
+
+    def tables(cells):
+        parts = zip(jnp.split(cells, ends[:-1]), shapes, strict=True)
+        return [part.reshape(shape.shape) for part, shape in parts]
+
     left, right = jax.random.split(key)
-    logs = -jax.random.exponential(left, shape.shape, shape.dtype) / shape
-    near = (logs >= logs.max(axis=1, keepdims=True) - NEGLIGIBLE).ravel()
-    cells, flat = shape.size, (shape + 1).ravel()
-    room = cells if cells < FEW else cells // 8  # of near cells at once: exact however many there are
-
-    def some(carry):
-        round, logs, near = carry
-        chosen = jnp.nonzero(near, size=room, fill_value=cells)[0]
-        draws = gamma(jax.random.fold_in(right, round), flat[jnp.minimum(chosen, cells - 1)])
-        logs = logs.at[chosen].add(jnp.log(draws), mode="drop")
-        return round + 1, logs, near.at[chosen].set(False, mode="drop")
-
-    logs = jax.lax.while_loop(lambda carry: carry[2].any(), some, (0, logs.ravel(), near))[1]
-    return jax.nn.softmax(logs.reshape(shape.shape), axis=1)
+    logs = -jax.random.exponential(left, flat.shape, flat.dtype) / flat
+    near = [(table >= table.max(axis=1, keepdims=True) - NEGLIGIBLE).ravel() for table in tables(logs)]
+    logs += jnp.log(gamma(right, 1 + flat, jnp.concatenate(near)))
+    return [jax.nn.softmax(table, axis=1) for table in tables(logs)]
 
 
-def gamma(key: Any, shape: Float[Any, " n"]) -> Any:
+def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
     """Draw from Gamma(a), a ≥ 1 (Marsaglia & Tsang, "A simple method for generating gamma variables", 2000).
 
-    jax's own sampler waits for each number's rejections by itself. Here all are proposed at once, about one in
-    thirty is refused, and only these are gathered and proposed again.
+    jax's own sampler waits for each number's rejections by itself. Here many are proposed at once, and the few that are
+    refused are proposed again with the next many.
+
+    Args:
+        key: Names the draws.
+        shape: a.
+        wanted: (n,) which to draw, all by default; the others are 1.
 
     >>> bool(abs(gamma(jax.random.key(0), jnp.full(10_000, 2.5)).mean() - 2.5) < 0.1)
     True
     """
     shape = jnp.asarray(shape)
     n, dtype = len(shape), shape.dtype
-    room = n if n < 512 else n // 8  # of those that are proposed again together
+    room = n if n < FEW else n // 8
     d = shape - 1 / 3
     c = 1 / jnp.sqrt(9 * d)
 
-    def propose(key, d, c):
-        one, two = jax.random.split(key)
-        normal = jax.random.normal(one, d.shape, dtype)
-        v = (1 + c * normal) ** 3
-        bound = 0.5 * normal**2 + d * (1 - v + jnp.log(jnp.where(v > 0, v, 1.0)))
-        return d * v, (v > 0) & (-jax.random.exponential(two, d.shape, dtype) < bound)
+    def propose(carry):
+        round, values, wanted = carry
+        chosen = jnp.nonzero(wanted, size=room, fill_value=n)[0]
+        near = jnp.minimum(chosen, n - 1)
+        uniform = jax.random.uniform(jax.random.fold_in(key, round), (2, room), dtype)
+        normal = jax.scipy.special.ndtri(0.5 * jnp.finfo(dtype).epsneg + uniform[0])  # never of 0
+        v = (1 + c[near] * normal) ** 3
+        bound = 0.5 * normal**2 + d[near] * (1 - v + jnp.log(jnp.where(v > 0, v, 1.0)))
+        accepted = (v > 0) & (jnp.log(uniform[1]) < bound)
+        values = values.at[chosen].set(d[near] * v, mode="drop")  # those refused are set again next time
+        return round + 1, values, wanted.at[chosen].set(~accepted, mode="drop")
 
-    def again(carry):
-        round, values, accepted = carry
-        refused = jnp.nonzero(~accepted, size=room, fill_value=n)[0]
-        near = jnp.minimum(refused, n - 1)
-        proposed, good = propose(jax.random.fold_in(key, round), d[near], c[near])
-        values = values.at[refused].set(proposed, mode="drop")  # those still refused are set again next time
-        return round + 1, values, accepted.at[refused].set(good, mode="drop")
-
-    first = propose(key, d, c)
-    return jax.lax.while_loop(lambda carry: ~carry[2].all(), again, (1, *first))[1]
+    wanted = jnp.ones(n, bool) if wanted is None else wanted
+    return jax.lax.while_loop(lambda carry: carry[2].any(), propose, (0, jnp.ones(n, dtype), wanted))[1]
 
 
 def _settings(shape: Sizes) -> Int[np.ndarray, "inputs x"]:

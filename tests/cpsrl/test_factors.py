@@ -22,7 +22,7 @@ def test_rows_of_a_draw_sum_to_one_and_follow_the_parents(spec):
 def test_draws_have_the_mean_and_variance_of_the_dirichlet(shape):
     shape = np.array(shape)
     with jax.enable_x64(True):
-        draws = np.asarray(factors.dirichlet(jax.random.key(0), np.tile(shape, (40_000, 1))))
+        draws = np.asarray(factors.dirichlets(jax.random.key(0), [np.tile(shape, (40_000, 1))])[0])
     mean = shape / shape.sum()
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(draws.var(axis=0), mean * (1 - mean) / (shape.sum() + 1), atol=0.005)
@@ -30,7 +30,7 @@ def test_draws_have_the_mean_and_variance_of_the_dirichlet(shape):
 
 def test_tiny_parameters_give_rows_that_still_sum_to_one():
     with jax.enable_x64(True):
-        draws = np.asarray(factors.dirichlet(jax.random.key(0), np.full((200, 50), 1e-6)))
+        draws = np.asarray(factors.dirichlets(jax.random.key(0), [np.full((200, 50), 1e-6)])[0])
     assert np.isfinite(draws).all()
     np.testing.assert_allclose(draws.sum(axis=1), 1)
 
