@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from bayes_persona.cpsrl.env import TOLERANCE, FactoredSpec, joint
 from bayes_persona.errors import ConfigError
 
-SETTINGS = 2**20
+SETTINGS = 20_000
 """The most settings of state and action that `LocalSpec.dense` lists."""
 CERTAIN = 1 - 1e-12
 """A cumulative probability above this is 1, so that what cannot happen does not, whatever the rounding."""
@@ -42,9 +42,10 @@ class LocalSpec:
         ConfigError: If names repeat, a variable has too few values, or a table does not fit its variables or holds
             other things than probabilities, finite rewards and yes or no.
 
-    >>> world = ring(3)
-    >>> world.parents["machine1'"], world.state_count
-    (('machine0', 'machine1', 'reboot'), 8)
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> world = LocalSpec.of(lamp())
+    >>> world.move(np.array([[0, 1], [1, 1]]), np.array([[0.5], [0.5]])).tolist()  # switched, in two copies
+    [[1], [0]]
     """
 
     states: Mapping[str, int]
@@ -93,6 +94,22 @@ class LocalSpec:
             )
         for law in laws:
             _require_probs("initial", law)
+
+    @classmethod
+    def of(cls, spec: FactoredSpec) -> "LocalSpec":
+        """Give a listed world in local tables: each next variable's over its true parents.
+
+        >>> from bayes_persona.cpsrl.env import lamp
+        >>> LocalSpec.of(lamp()).factors[0].parents
+        ('lamp', 'switch')
+        """
+        sizes = list(spec.inputs.values())
+        factors = []
+        for parents, factor in zip(spec.parents.values(), spec.factors, strict=True):
+            kept = tuple(slice(None) if name in parents else 0 for name in spec.inputs)
+            factors.append(Local(parents, factor.reshape(*sizes, -1)[kept]))
+        reward, terminal = (_number(spec, array) for array in (spec.reward, spec.terminal))
+        return cls(spec.states, spec.actions, tuple(factors), (reward,), (terminal,), spec.initial)
 
     @cached_property
     def inputs(self) -> dict[str, int]:
@@ -169,8 +186,9 @@ class LocalSpec:
         Raises:
             ConfigError: If there are more than `SETTINGS` of them.
 
-        >>> ring(3).dense().reward.reshape(2, 2, 2, 4)[1, 0, 1].round(3).tolist()  # two of three are up
-        [0.667, 0.667, 0.667, 0.667]
+        >>> from bayes_persona.cpsrl.env import lamp
+        >>> LocalSpec.of(lamp()).dense().reward.tolist()
+        [0.0, 0.0, 1.0, 1.0]
         """
         count = math.prod(self.inputs.values())
         if count > SETTINGS:
@@ -179,10 +197,8 @@ class LocalSpec:
                 "plan with cpsrl.mcts, or make the world smaller"
             )
         factors = tuple(_spread(local, self.inputs).reshape(count, -1).astype(float) for local in self.factors)
-        reward, terminal = (
-            self._listed(self.rewards).sum(axis=0).astype(float),
-            np.asarray(self._listed(self.ends).any(axis=0)),
-        )
+        reward = self._listed(self.rewards).sum(axis=0).astype(float)
+        terminal = np.asarray(self._listed(self.ends).any(axis=0))
         whole = self.initial
         law = joint([part[None] for part in whole])[0] if isinstance(whole, tuple) else whole
         return FactoredSpec(self.states, self.actions, reward, terminal, law, factors)
@@ -225,10 +241,9 @@ World = FactoredSpec | LocalSpec
 class LocalEnv(Protocol):
     """A Gymnasium environment, its observations `MultiDiscrete`, that says how it is factored in local tables.
 
-    >>> class Nothing:
-    ...     pass
-    >>> isinstance(Nothing(), LocalEnv)
-    False
+    >>> import bayes_persona_envs, gymnasium
+    >>> isinstance(gymnasium.make("bayes_persona/Taxi-v0").unwrapped, LocalEnv)
+    True
     """
 
     def local_spec(self) -> LocalSpec:
@@ -242,12 +257,9 @@ def spec_of(env: Any) -> LocalSpec:
     Raises:
         ConfigError: If the environment has none.
 
-    >>> import gymnasium
-    >>> class Ring(gymnasium.Env):
-    ...     def local_spec(self):
-    ...         return ring(30)
-    >>> spec_of(gymnasium.Wrapper(Ring())).action_count
-    31
+    >>> import bayes_persona_envs, gymnasium
+    >>> spec_of(gymnasium.make("bayes_persona/SysAdmin-v0", machines=40)).state_count
+    1099511627776
     """
     layer = env
     while not isinstance(layer, LocalEnv):
@@ -255,30 +267,6 @@ def spec_of(env: Any) -> LocalSpec:
             raise ConfigError(f"env: {layer} has no local_spec(), which says how it is factored in local tables")
         layer = layer.env
     return layer.local_spec()
-
-
-def ring(machines: int) -> LocalSpec:
-    """Give the network of machines of Guestrin, Koller, Parr & Venkataraman (JAIR 2003), with numbers of our own.
-
-    A machine that is rebooted is up next. Another that is up stays up with probability 0.95, or 0.7 if the machine
-    before it is down; one that is down comes back with probability 0.05. A move earns the share of machines that are
-    up. At first all are.
-
-    >>> ring(40).state_count
-    1099511627776
-    """
-    if machines < 2:
-        raise ConfigError(f"machines: expected at least 2, got {machines}")
-    names = [f"machine{number}" for number in range(machines)]
-    stays = np.array([[0.05, 0.7], [0.05, 0.95]])  # the machine before it, and itself
-    factors = []
-    for number, name in enumerate(names):
-        up = np.repeat(stays[..., None], machines + 1, axis=-1)
-        up[..., number] = 1.0
-        factors.append(Local((names[number - 1], name, "reboot"), np.stack([1 - up, up], axis=-1)))
-    rewards = tuple(Local((name,), np.array([0.0, 1 / machines])) for name in names)
-    first = tuple(np.array([0.0, 1.0]) for _ in names)
-    return LocalSpec(dict.fromkeys(names, 2), {"reboot": machines + 1}, tuple(factors), rewards, (), first)
 
 
 class _Stack(NamedTuple):
@@ -320,6 +308,13 @@ def _spread(local: Local, variables: Mapping[str, int]) -> np.ndarray:
     table = np.transpose(local.table, [*axes, *range(len(axes), local.table.ndim)])
     table = table.reshape(*(size if name in local.parents else 1 for name, size in variables.items()), *values)
     return np.broadcast_to(table, (*variables.values(), *values))
+
+
+def _number(spec: FactoredSpec, array: np.ndarray) -> Local:
+    """Give a spec's reward or end as a table over the variables that its shape names."""
+    before = {} if array.ndim == 2 and len(array) == 1 else spec.inputs
+    variables = {**before, **({} if array.ndim == 1 else spec.outputs)}
+    return Local(tuple(variables), array.reshape(list(variables.values())))
 
 
 def _require_fit(what: str, local: Local, variables: Mapping[str, int], *values: int) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from bayes_persona.cpsrl import structure
 from bayes_persona.cpsrl.env import joint
 from bayes_persona.cpsrl.graph import GraphPrior
-from bayes_persona.cpsrl.local import SETTINGS, Local, LocalSpec, spec_of
+from bayes_persona.cpsrl.local import Local, LocalSpec, spec_of
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.metrics import Interval, mean_interval
 from bayes_persona.seeds import child, generator
@@ -26,6 +26,8 @@ from bayes_persona.types import Info, Kernel
 with needs_extra("jax"):
     import gymnasium
 
+PAIRS = 2**20
+"""The most settings and next states that `planner_gap` looks at."""
 Policy = Callable[[LocalSpec, np.ndarray, np.random.Generator], np.ndarray]
 """What simulations do outside the tree: the number of an action for each row of states, in this world."""
 
@@ -80,8 +82,8 @@ def uniform(
 ) -> Int[np.ndarray, " copies"]:
     """Do anything: the default policy of simulations.
 
-    >>> from bayes_persona.cpsrl.local import ring
-    >>> uniform(ring(3), np.ones((4, 3), int), np.random.default_rng(0)).max() < 4
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> uniform(LocalSpec.of(lamp()), np.ones((4, 1), int), np.random.default_rng(0)).max() < 2
     np.True_
     """
     return rng.integers(world.action_count, size=len(states))
@@ -109,10 +111,12 @@ def kernel(
         ConfigError: If the environment has no local tables, or there are more actions than simulations.
         MismatchError: If the prior is for other variables.
 
-    >>> from bayes_persona.cpsrl import graph, local
-    >>> world = local.ring(20)  # a million states
+    >>> import bayes_persona_envs
+    >>> from bayes_persona.cpsrl import graph
+    >>> network = gymnasium.make("bayes_persona/SysAdmin-v0", machines=20)  # a million states
+    >>> world = spec_of(network)
     >>> prior = graph.known(world, graph.true_graph(world))
-    >>> agent = kernel(Config(horizon=2, simulations=30), world, prior)
+    >>> agent = kernel(Config(horizon=2, simulations=30), network, prior)
     >>> agent.step(0, agent.init(0), None)[1]["simulations"]
     60.0
     """
@@ -135,11 +139,11 @@ def draw(world: LocalSpec, prior: GraphPrior, state: structure.State, alpha: flo
         alpha: The Dirichlet's parameter for each cell.
         seed: Names the draw.
 
-    >>> from bayes_persona.cpsrl import graph, local
-    >>> prior = graph.empty(local.ring(3), max_parents=1)
-    >>> drawn = draw(local.ring(3), prior, structure.init(prior), alpha=1.0, seed=0)
-    >>> max(len(parents) for parents, _ in drawn.factors)
-    1
+    >>> from bayes_persona.cpsrl import env, graph
+    >>> world = LocalSpec.of(env.lamp())
+    >>> prior = graph.prior(world, {"lamp'": ["switch"]}, max_parents=1)
+    >>> draw(world, prior, structure.init(prior), alpha=1.0, seed=0).factors[0].parents
+    ('switch',)
     """
     choice = structure.sample(prior, state, child(seed, "graph"))
     factors = []
@@ -171,8 +175,8 @@ def decide(
         seed: Names the search.
         policy: What simulations do outside the tree.
 
-    >>> from bayes_persona.cpsrl.local import ring
-    >>> decide(Config(horizon=5), ring(3), np.array([1, 0, 1]), step=0, seed=0)  # reboot the one that is down
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> decide(Config(horizon=5), LocalSpec.of(lamp()), np.array([0]), step=0, seed=0)  # switch it on
     1
     """
     rng = generator(seed, "search")
@@ -203,9 +207,9 @@ def planner_gap(config: Config, spec: LocalSpec, *, seeds: Sequence[int], policy
     Raises:
         ConfigError: If the world is too large to list, or there are more actions than simulations.
 
-    >>> from bayes_persona.cpsrl.local import ring
-    >>> round(planner_gap(Config(horizon=1, simulations=8), ring(3), seeds=range(2)).loss.mean, 9)
-    0.0
+    >>> from bayes_persona.cpsrl.env import lamp
+    >>> planner_gap(Config(horizon=5), LocalSpec.of(lamp()), seeds=range(2))  # dark at first, then lit
+    Gap(loss=Interval(mean=0.0, low=0.0, high=0.0), optimum=4.0)
     """
     _require_simulations(config, spec)
     scores, optimum = _scores(spec, config.horizon)
@@ -260,7 +264,7 @@ def _live(
     if env is None:
         state = world.first(rng.random((1, world.first_draws)))[0]
     else:
-        state = np.asarray(env.reset(seed=child(seed, "episode"))[0], dtype=int)
+        state = np.atleast_1d(env.reset(seed=child(seed, "episode"))[0]).astype(int)
     for step in range(config.horizon):
         chosen = decide(config, believed, state, step=step, seed=child(seed, "decision", step), policy=policy)
         before = np.concatenate([state, actions[chosen]])
@@ -271,7 +275,7 @@ def _live(
         else:
             action = chosen if len(world.actions) == 1 else actions[chosen]
             observation, reward, ended, stopped, _ = env.step(action)
-            state, earned = np.asarray(observation, dtype=int), float(reward)
+            state, earned = np.atleast_1d(observation).astype(int), float(reward)
         yield _Move(before, state, earned)
         if ended:
             return
@@ -344,7 +348,7 @@ def _actions(world: LocalSpec) -> Int[np.ndarray, "actions variables"]:
 def _scores(spec: LocalSpec, horizon: int) -> tuple[list[Float[np.ndarray, "s actions"]], float]:
     """Give the value of each action in each state at each step, if all that follow are best, and that of the best."""
     whole = spec.dense()
-    if len(whole.factors[0]) * whole.state_count > SETTINGS:
+    if len(whole.factors[0]) * whole.state_count > PAIRS:
         raise ConfigError(f"spec: {whole.state_count:,} states are too many to compare with; take a smaller world")
     probs, value, scores = joint(whole.factors), np.zeros(whole.state_count), []
     reward = whole.reward if whole.reward.ndim == 1 else (probs * whole.reward).sum(axis=1)

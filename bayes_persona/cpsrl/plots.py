@@ -5,6 +5,7 @@ Curves are named where they end. Colours differ in lightness too, so that no pai
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -27,6 +28,8 @@ COLOURS = ("#1f5fbf", "#d9822b", "#6b7280", "#3a9188", "#8e6bb0", "#a9823f")
 """In the order of the agents."""
 SIZE = (5.4, 4.2)
 """Inches of new axes, where the number of variables does not say otherwise."""
+LETTER, LINE = 6.2, 0.2
+"""Points that a letter of a title takes, and a bit; inches that a line of it takes."""
 LEAST = 0.02
 """Edges less probable than this are not drawn."""
 KOLMOGOROV = 1.358
@@ -51,7 +54,7 @@ def regret(agents: Mapping[str, Float[np.ndarray, "_ episodes"]], *, title: str 
     """
     if not 0 < len(agents) <= len(COLOURS):
         raise ConfigError(f"agents: expected 1 to {len(COLOURS)}, whose colours can be told apart; got {len(agents)}")
-    ax = _axes(ax, SIZE)
+    ax = _axes(ax, SIZE, title)
     ends, lowest = [], 0.0
     for (name, lost), colour in zip(agents.items(), COLOURS, strict=False):
         if lost.shape[1] == 0:
@@ -69,7 +72,6 @@ def regret(agents: Mapping[str, Float[np.ndarray, "_ episodes"]], *, title: str 
         ax.set_ylim(bottom=0.0)
     ax.grid(axis="y", color=GRID)
     _name_ends(ax, ends)
-    _titled(ax, title)
     return ax
 
 
@@ -92,7 +94,7 @@ def graph(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
     (['switch', 'lamp', "lamp'"], 1)
     """
     causes, effects = _sides(learned, truth)
-    ax = _axes(ax, (4.6, 0.9 + 0.42 * max(len(causes), len(effects), 3)))
+    ax = _axes(ax, (4.6, 0.9 + 0.42 * max(len(causes), len(effects), 3)), title)
     heights = {**_spread(causes, effects), **_spread(effects, causes)}
     pairs = list(learned.edges(data="probability", default=1))
     true = set() if truth is None else set(truth.edges)
@@ -131,7 +133,6 @@ def graph(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
     ax.axis("off")
     if truth is not None:
         _legend(ax)
-    _titled(ax, title)
     return ax
 
 
@@ -152,7 +153,8 @@ def edges(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
     ['.90', '.25']
     """
     causes, effects = _sides(learned, truth)
-    ax = _axes(ax, (1.6 + 0.55 * max(len(causes), 3), 1.3 + 0.45 * max(len(effects), 2)))
+    height = (1.3 if truth is None else 1.5) + 0.45 * max(len(effects), 2)
+    ax = _axes(ax, (1.6 + 0.55 * max(len(causes), 3), height), title)
     said = {(cause, effect): float(p) for cause, effect, p in learned.edges(data="probability", default=1)}
     table = np.array([[said.get((cause, effect), 0.0) for cause in causes] for effect in effects])
     ramp = LinearSegmentedColormap.from_list("belief", ["#f6f8fb", COLOURS[0], "#0d2f66"])
@@ -178,12 +180,11 @@ def edges(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
         ax.tick_params(axis="x", labelrotation=40)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    ax.set(ylim=(len(effects), 0), aspect="equal")
+    ax.set(ylim=(len(effects), 0), aspect="equal", anchor="NW")  # so that the layout knows where the title is
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    note = "" if truth is None else "framed: true"
-    ax.set_title(note, fontsize=9, color=COLOURS[1], loc="right")
-    _titled(ax, title)
+    if truth is not None:
+        ax.set_xlabel("framed: true", fontsize=9, color=COLOURS[1], loc="right")
     return ax
 
 
@@ -203,8 +204,8 @@ def calibration(ranks: Ranks, *, title: str = "", ax: Axes | None = None) -> Axe
     >>> axes.get_title(loc="left")
     'smallest p-value 1'
     """
-    smallest = min(uniformity(ranks).values())
-    ax = _axes(ax, SIZE)
+    value = f"smallest p-value {min(uniformity(ranks).values()):.2g}"
+    ax = _axes(ax, SIZE, f"{title}: {value}" if title else value)
     levels = np.linspace(0, 1, 201)
     edge = KOLMOGOROV / np.sqrt(len(ranks.graphs))
     ax.axhspan(-edge, edge, color=GRID, linewidth=0, zorder=1)
@@ -222,24 +223,27 @@ def calibration(ranks: Ranks, *, title: str = "", ax: Axes | None = None) -> Axe
         axis.set_major_formatter(PercentFormatter(1, decimals=0 if largest > 0.03 or axis is ax.xaxis else 1))
     for place, (_, name, colour) in zip((0.02, 0.21, 0.36), ends, strict=True):
         ax.text(place, 0.98, name, color=colour, fontsize=10, va="top", transform=ax.transAxes)
-    value = f"smallest p-value {smallest:.2g}"
-    _titled(ax, f"{title}: {value}" if title else value)
     return ax
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def _axes(ax: Axes | None, size: tuple[float, float], title: str) -> Axes:
+    """Give axes with a title in as many lines as they are narrow; new ones are the higher for it."""
+    own = ax is None
     ax = Figure(figsize=size, layout="constrained").subplots() if ax is None else ax
+    figure = ax.figure.get_figure(root=True)
+    assert figure is not None
+    inches = ax.get_position().width * figure.get_figwidth()
+    lines = wrap(title, max(8, int(inches * 72 / LETTER)), break_on_hyphens=False)
+    if own:
+        figure.set_figheight(size[1] + LINE * max(0, len(lines) - 1))
+    ax.set_title("\n".join(lines), fontsize=11, color=INK, loc="left", pad=8.0)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set(color=INK, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.tick_params(color=FAINT, labelcolor=INK, labelsize=9)
     ax.set_axisbelow(True)
     return ax
-
-
-def _titled(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=11, color=INK, loc="left", pad=8.0)
-    for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set(color=INK, fontsize=10)
 
 
 def _sides(learned: nx.DiGraph, truth: nx.DiGraph | None) -> tuple[list[Any], list[Any]]:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.local import LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
-from bayes_persona_envs.rules import Rules, rules_of
 
 with needs_extra("envs"):
     import gymnasium
@@ -23,7 +23,7 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
     array of the action variables.
 
     Args:
-        rules: The rules, or a listed world that has some.
+        rules: How it moves, in local tables or listed.
         render_mode: "ansi" for a table in words, "rgb_array" for a picture of causes and effects; nothing if None.
         words: What the values of some variables are called, where a number would say less.
 
@@ -46,14 +46,14 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
 
     def __init__(
         self,
-        rules: Rules | FactoredSpec,
+        rules: LocalSpec | FactoredSpec,
         render_mode: str | None = None,
         words: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             modes = self.metadata["render_modes"]
             raise ConfigError(f"render_mode: expected None or one of {modes}, got {render_mode!r}")
-        self.rules = rules_of(rules) if isinstance(rules, FactoredSpec) else rules
+        self.rules = LocalSpec.of(rules) if isinstance(rules, FactoredSpec) else rules
         self.render_mode = render_mode
         self.words = words
         self.observation_space = MultiDiscrete(list(self.rules.states.values()))
@@ -110,13 +110,17 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
 
         return picture.causes(self.rules, self.words, before, state, reward)
 
+    def local_spec(self) -> LocalSpec:
+        """Give what an agent may know, and the truth, in local tables."""
+        return self.rules
+
     def fmdp_spec(self) -> FactoredSpec:
         """List what an agent may know, and the truth.
 
         Raises:
             ConfigError: If the world has too many settings to list.
         """
-        return self.rules.spec()
+        return self.rules.dense()
 
     def infos(self, states: Int[np.ndarray, "copies states"]) -> dict[str, np.ndarray]:
         """Say more of states, a row of each array for a row of `states`. Here there is no more to say."""
@@ -127,7 +131,7 @@ class FactoredWorld(gymnasium.Env[np.ndarray, Any]):
 
 
 def in_words(
-    rules: Rules,
+    rules: LocalSpec,
     words: Mapping[str, Sequence[str]],
     before: np.ndarray | None,
     state: np.ndarray,
@@ -136,7 +140,7 @@ def in_words(
     """Give a line for each state variable, then what was done and what that earned.
 
     >>> from bayes_persona.cpsrl.env import lamp
-    >>> in_words(rules_of(lamp()), {}, None, np.array([1]), 0.0)
+    >>> in_words(LocalSpec.of(lamp()), {}, None, np.array([1]), 0.0)
     'lamp = 1'
     """
     lines = [(name, word(words, name, value), "") for name, value in zip(rules.states, state, strict=True)]

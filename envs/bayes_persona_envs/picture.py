@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from bayes_persona.cpsrl.local import LocalSpec
 from bayes_persona.errors import needs_extra
 from bayes_persona_envs.factored_world import word
-from bayes_persona_envs.rules import Rules
 
 with needs_extra("envs"):
     from PIL import Image, ImageDraw, ImageFont
@@ -27,7 +27,7 @@ ROW, CHIP, GAP, MARGIN, LETTER = 34, 26, 190, 18, 13
 
 
 def causes(
-    rules: Rules,
+    rules: LocalSpec,
     words: Mapping[str, Sequence[str]],
     before: np.ndarray | None,
     state: np.ndarray,
@@ -43,8 +43,7 @@ def causes(
         reward: What the move earned.
 
     >>> from bayes_persona.cpsrl.env import lamp
-    >>> from bayes_persona_envs.rules import rules_of
-    >>> causes(rules_of(lamp()), {}, np.array([0, 1]), np.array([1]), 0.0).dtype
+    >>> causes(LocalSpec.of(lamp()), {}, np.array([0, 1]), np.array([1]), 0.0).dtype
     dtype('uint8')
     """
     names, chip = _widths(rules, words)
@@ -71,7 +70,7 @@ def causes(
     return pen.pixels()
 
 
-def _widths(rules: Rules, words: Mapping[str, Sequence[str]]) -> tuple[int, int]:
+def _widths(rules: LocalSpec, words: Mapping[str, Sequence[str]]) -> tuple[int, int]:
     """Give the room that names and chips need."""
     font = ImageFont.load_default(LETTER)
     said = [_said(words, name, value) for name, size in rules.inputs.items() for value in range(size)]
@@ -83,7 +82,7 @@ def _said(words: Mapping[str, Sequence[str]], name: str, value: int | np.integer
     return "" if value is None else word(words, name, value)
 
 
-def _colour(rules: Rules, name: str) -> tuple[int, int, int]:
+def _colour(rules: LocalSpec, name: str) -> tuple[int, int, int]:
     return ACTION if name in rules.actions else STATE
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.local import Local, LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.seeds import generator
 from bayes_persona_envs.factored_world import FactoredWorld
-from bayes_persona_envs.rules import Local, Rules
 from bayes_persona_envs.vector import FactoredVector
 
 with needs_extra("envs"):
@@ -63,7 +63,7 @@ def vector(
     return FactoredVector(world, num_envs, max_episode_steps, autoreset_mode)
 
 
-def random_rules(seed: int, states: int = 6, actions: int = 3, values: int = 2, parents: int = 5) -> Rules:
+def random_rules(seed: int, states: int = 6, actions: int = 3, values: int = 2, parents: int = 5) -> LocalSpec:
     """Draw a world: parents uniformly, laws from Dirichlet(1), and a reward for each setting of each set of parents.
 
     The reward is a sum of one number for each next variable, uniform in [0, 1] over the number of next variables, so
@@ -97,7 +97,7 @@ def random_rules(seed: int, states: int = 6, actions: int = 3, values: int = 2, 
         factors.append(Local(chosen, rng.dirichlet(np.ones(values), shape)))
         rewards.append(Local(chosen, rng.uniform(size=shape) / states))
     sizes = dict.fromkeys(inputs, values)
-    return Rules(
+    return LocalSpec(
         {name: sizes[name] for name in inputs[:states]},
         {name: sizes[name] for name in inputs[states:]},
         tuple(factors),
@@ -113,4 +113,4 @@ def random_spec(seed: int, states: int = 6, actions: int = 3, values: int = 2, p
     >>> random_spec(seed=0).state_count
     64
     """
-    return random_rules(seed, states, actions, values, parents).spec()
+    return random_rules(seed, states, actions, values, parents).dense()

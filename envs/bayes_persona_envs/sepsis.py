@@ -11,9 +11,9 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
+from bayes_persona.cpsrl.local import Local, LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona_envs.factored_world import FactoredWorld
-from bayes_persona_envs.rules import Local, Rules
 from bayes_persona_envs.vector import FactoredVector
 
 with needs_extra("envs"):
@@ -71,7 +71,8 @@ class Sepsis(FactoredWorld):
             raise ConfigError(f"glucose: expected one of {GLUCOSE}, got {glucose!r}")
         number = _number(tuple(f"{name}'" for name in STATES if name != "diabetes"))
         ends = Local(number.parents, number.table != 0)
-        super().__init__(Rules(STATES, ACTIONS, _factors(glucose), (number,), (ends,), _initial()), render_mode, WORDS)
+        rules = LocalSpec(STATES, ACTIONS, _factors(glucose), (number,), (ends,), _initial())
+        super().__init__(rules, render_mode, WORDS)
 
 
 def vector(

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from bayes_persona.cpsrl.local import Local, LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona_envs.factored_world import FactoredWorld
-from bayes_persona_envs.rules import Local, Rules
 from bayes_persona_envs.vector import FactoredVector
 
 with needs_extra("envs"):
@@ -29,7 +29,8 @@ class SysAdmin(FactoredWorld):
     which has none itself.
 
     Args:
-        machines: How many. Beyond ten the world still moves, but is too large to be listed in `fmdp_spec`.
+        machines: How many. Beyond ten the world still moves, and `cpsrl.mcts` plans in its `local_spec`, but it is too
+            large to be listed in `fmdp_spec`.
         topology: "ring" or "star".
         render_mode: As for any `FactoredWorld`.
 
@@ -49,14 +50,6 @@ class SysAdmin(FactoredWorld):
         words = {**dict.fromkeys(names, ("down", "up")), "reboot": (*names, "nothing")}
         super().__init__(_rules(names, topology), render_mode, words)
 
-    def local_factors(self) -> dict[str, Local]:
-        """Give the law of each next variable as a table over its parents."""
-        return dict(zip(self.rules.outputs, self.rules.factors, strict=True))
-
-    def local_rewards(self) -> tuple[Local, ...]:
-        """Give tables that sum to the reward."""
-        return self.rules.rewards
-
 
 def vector(
     num_envs: int = 1,
@@ -74,7 +67,7 @@ def vector(
     return FactoredVector(SysAdmin(machines, topology, render_mode), num_envs, max_episode_steps, autoreset_mode)
 
 
-def _rules(names: list[str], topology: str) -> Rules:
+def _rules(names: list[str], topology: str) -> LocalSpec:
     factors = []
     for number, name in enumerate(names):
         neighbour = names[number - 1] if topology == "ring" else names[0]
@@ -86,4 +79,4 @@ def _rules(names: list[str], topology: str) -> Rules:
         factors.append(Local((*parents, "reboot"), np.stack([1 - works, works], axis=-1)))
     rewards = tuple(Local((name,), np.array([0.0, 1 / len(names)])) for name in names)
     first = tuple(np.array([0.0, 1.0]) for _ in names)
-    return Rules(dict.fromkeys(names, 2), {"reboot": len(names) + 1}, tuple(factors), rewards, (), first)
+    return LocalSpec(dict.fromkeys(names, 2), {"reboot": len(names) + 1}, tuple(factors), rewards, (), first)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona.cpsrl.local import Local, LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona_envs.factored_world import FactoredWorld
-from bayes_persona_envs.rules import Local, Rules
 from bayes_persona_envs.vector import FactoredVector
 
 with needs_extra("envs"):
@@ -106,7 +106,7 @@ def _stands(streets: tuple[str, ...]) -> list[tuple[int, int]]:
     return [places[letter] for letter in STANDS]
 
 
-def _rules(streets: tuple[str, ...], fail: float) -> Rules:
+def _rules(streets: tuple[str, ...], fail: float) -> LocalSpec:
     size, stands = len(streets) - 2, _stands(streets)
     rows, columns = np.zeros((size, 6, size)), np.zeros((size, size, 6, size))
     for row, action in product(range(size), range(6)):
@@ -138,8 +138,8 @@ def _rules(streets: tuple[str, ...], fail: float) -> Rules:
         Local(("row", "column", "passenger", "action"), passengers),
         Local(("destination",), np.eye(4)),
     )
-    everything = (*states, *ACTIONS)
-    return Rules(states, ACTIONS, factors, (Local(everything, rewards),), (Local(everything, ends),), _initial(size))
+    reward, end = (Local((*states, *ACTIONS), table) for table in (rewards, ends))
+    return LocalSpec(states, ACTIONS, factors, (reward,), (end,), _initial(size))
 
 
 def _initial(size: int) -> Float[np.ndarray, " s"]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.cpsrl.local import LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona_envs.factored_world import FactoredWorld
 
@@ -130,6 +131,10 @@ class FactoredVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.world.show(None if self._fresh[copy] else before, state, float(self._reward[copy]))
             frames.append(self.world.render())
         return tuple(frames)
+
+    def local_spec(self) -> LocalSpec:
+        """Give what an agent may know of the world that there are copies of, and the truth, in local tables."""
+        return self.world.local_spec()
 
     def fmdp_spec(self) -> FactoredSpec:
         """List what an agent may know of the world that there are copies of, and the truth."""

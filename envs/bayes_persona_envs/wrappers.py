@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayes_persona.cpsrl.env import FactoredSpec, flat, from_table, joint, outcome, spec_of
+from bayes_persona.cpsrl.local import LocalSpec
 from bayes_persona.errors import ConfigError, needs_extra
 
 with needs_extra("envs"):
@@ -53,6 +54,10 @@ class Flat(gymnasium.Wrapper, RecordConstructorArgs):
     def fmdp_spec(self) -> FactoredSpec:
         """Give the world with one state variable and one action variable."""
         return flat(spec_of(self.env))
+
+    def local_spec(self) -> LocalSpec:
+        """Give the same in one table."""
+        return LocalSpec.of(self.fmdp_spec())
 
     def _numbered(self, observation: np.ndarray) -> int:
         return _number(observation - _start(self.env.observation_space), self._states)
@@ -135,6 +140,10 @@ class Factored(gymnasium.Wrapper, RecordConstructorArgs):
                 "an agent can learn in this view, but nothing can be measured against the truth"
             )
         return from_table(self.states, self.actions, table, np.asarray(initial, dtype=float))
+
+    def local_spec(self) -> LocalSpec:
+        """Give the same in local tables."""
+        return LocalSpec.of(self.fmdp_spec())
 
     def _seen(self, observation: Any) -> np.ndarray:
         number = _number(observation - _start(self.env.observation_space), self._shape)

@@ -50,12 +50,12 @@ def random_spec(seed, states=None, actions=None, parents=2):
     return FactoredSpec(states, actions, rng.normal(size=x), rng.random(x) < 0.2, initial, tuple(factors))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world():
     return World
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec():
     """Give a random spec: `spec(seed)`, or with other variables or numbers of parents."""
     return random_spec

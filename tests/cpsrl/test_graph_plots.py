@@ -51,6 +51,22 @@ def test_a_picture_goes_where_it_is_told_and_can_be_saved(drawn, name):
         assert file.getvalue()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("draw", [plots.graph, plots.edges])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_long_title_is_broken_and_stays_clear_of_the_rest(draw, beside):
+    title = "bayes_persona/RandomFactored-v0: what an agent believes after two hundred episodes, on average"
+    ax = Figure(figsize=(9.0, 3.5), layout="constrained").subplots(1, 2)[1] if beside else None
+    axes = draw(LEARNED, truth=TRUTH, title=title, ax=ax)
+    axes.figure.draw_without_rendering()
+    said = next(text for text in axes.get_children() if getattr(text, "get_text", str)().startswith("bayes_persona"))
+    assert "".join(said.get_text().split()) == "".join(title.split())
+    place, whole = said.get_window_extent(), axes.figure.bbox
+    assert place.x1 <= whole.x1
+    assert place.y1 <= whole.y1
+    others = [*axes.texts, axes.xaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    assert not any(place.overlaps(text.get_window_extent()) for text in others if text.get_text())
+
+
 def test_pictures_are_kept_nowhere_but_in_the_callers_hands():
     code = "import sys, bayes_persona.cpsrl.plots; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,6 +3,10 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 import pytest
+from bayes_persona_envs.factored_world import FactoredWorld
+from bayes_persona_envs.sysadmin import SysAdmin
+from bayes_persona_envs.wrappers import Flat
+from gymnasium.wrappers import TimeLimit
 
 from bayes_persona import run
 from bayes_persona.contracts import check_kernel
@@ -12,33 +16,6 @@ from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.named import flatten
 
 QUICK = mcts.Config(horizon=3, alpha=0.5, simulations=20)
-
-
-class World(gymnasium.Env):
-    """A real Gymnasium environment that does what local tables say."""
-
-    def __init__(self, spec, stops_after=None):
-        self.truth, self.stops_after = spec, stops_after
-        self.observation_space = gymnasium.spaces.MultiDiscrete(list(spec.states.values()))
-        sizes = list(spec.actions.values())
-        self.action_space = gymnasium.spaces.Discrete(sizes[0]) if len(sizes) == 1 else None
-
-    def local_spec(self):
-        return self.truth
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        self.state = self.truth.first(self.np_random.random((1, self.truth.first_draws)))[0]
-        return self.state, {}
-
-    def step(self, action):
-        self.steps += 1
-        before = np.concatenate([self.state, np.atleast_1d(action)])[None]
-        after = self.truth.move(before, self.np_random.random((1, len(self.state))))
-        self.state = after[0]
-        ended = bool(self.truth.ended(before, after)[0])
-        return self.state, float(self.truth.earned(before, after)[0]), ended, self.steps == self.stops_after, {}
 
 
 def small_world(seed, ends=0.15):
@@ -109,7 +86,7 @@ def test_the_gap_is_what_returns_differ_by():
     assert abs(returns.mean() - (gap.optimum - gap.loss.mean)) < 4 * error
 
 
-@pytest.mark.parametrize("make", [lambda spec: spec, World])
+@pytest.mark.parametrize("make", [lambda spec: spec, FactoredWorld])
 def test_an_agent_keeps_the_contract_of_a_kernel(make):
     world = small_world(0)
     agent = mcts.kernel(QUICK, make(world), graph.empty(world, max_parents=2))
@@ -120,6 +97,15 @@ def test_an_agent_keeps_the_contract_of_a_kernel(make):
     assert list(log[0]) == ["return", "p_true", "p_supergraph", "simulations"]
     assert all(np.array_equal(flatten(state)[name], flatten(again)[name]) for name in flatten(state))
     assert 4 <= state.counts.sum() / len(flatten(state)["log_evidence"].T) / 2 <= 12  # moves, for every candidate
+
+
+def test_a_view_of_one_variable_is_searched_as_such():
+    seen = Flat(FactoredWorld(small_world(0)))
+    world = local.spec_of(seen)
+    assert (world.inputs, world.parents) == ({"state": 6, "action": 4}, {"state'": ("state", "action")})
+    agent = mcts.kernel(QUICK, seen, graph.complete(world))
+    state, log = run(agent, steps=2, seed=0)
+    assert 2 <= state.counts.sum() == sum(info["simulations"] for info in log) / QUICK.simulations
 
 
 def test_a_drawn_world_has_the_tables_that_factors_draw():
@@ -137,9 +123,10 @@ def test_a_drawn_world_has_the_tables_that_factors_draw():
 
 
 def test_a_trillion_states_are_no_more_than_forty_variables():
-    world = local.ring(40)
+    env = SysAdmin(machines=40)
+    world = env.local_spec()
     prior = graph.prior(world, {output: [output[:-1], "reboot"] for output in world.outputs}, max_parents=3)
-    agent = mcts.kernel(mcts.Config(horizon=2, simulations=41, lookahead=2), World(world), prior)
+    agent = mcts.kernel(mcts.Config(horizon=2, simulations=41, lookahead=2), env, prior)
     state, log = run(agent, steps=2, seed=0)
     assert world.state_count == 2**40
     assert 0 < log[-1]["return"] <= 2
@@ -148,7 +135,7 @@ def test_a_trillion_states_are_no_more_than_forty_variables():
 
 
 def test_a_network_of_twelve_machines_is_learned_to_be_kept_up():
-    world, horizon = local.ring(12), 40
+    world, horizon = SysAdmin(machines=12).local_spec(), 40
     config = mcts.Config(horizon=horizon, alpha=0.2, simulations=60, lookahead=4)
     agent = mcts.kernel(config, world, graph.known(world, graph.true_graph(world)))
     _, log = run(agent, steps=20, seed=0)
@@ -173,13 +160,13 @@ def test_what_is_wrong_with_an_agent_is_said():
     with pytest.raises(ConfigError, match="exploration: expected a finite number of at least 0"):
         mcts.Config(exploration=float("nan"))
     with pytest.raises(MismatchError, match="prior: expected one for"):
-        mcts.kernel(QUICK, world, graph.complete(local.ring(3)))
+        mcts.kernel(QUICK, world, graph.complete(SysAdmin(machines=3).local_spec()))
     with pytest.raises(ConfigError, match="simulations: expected one for each of the 4 actions at least, got 3"):
         mcts.kernel(replace(QUICK, simulations=3), world, prior)
     with pytest.raises(ConfigError, match=r"has no local_spec\(\)"):
         mcts.kernel(QUICK, gymnasium.make("CartPole-v1"), prior)
-    agent = mcts.kernel(QUICK, World(world, stops_after=2), prior)
+    agent = mcts.kernel(QUICK, TimeLimit(FactoredWorld(world), max_episode_steps=2), prior)
     with pytest.raises(ConfigError, match="stops episodes after 2 steps; lower the horizon from 3"):
         agent.step(0, agent.init(0), None)
     with pytest.raises(ConfigError, match="512 states are too many to compare with"):
-        mcts.planner_gap(QUICK, local.ring(9), seeds=[0])
+        mcts.planner_gap(QUICK, SysAdmin(machines=9).local_spec(), seeds=[0])

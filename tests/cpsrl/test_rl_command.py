@@ -59,7 +59,7 @@ def test_a_run_leaves_pictures_numbers_and_a_graph_that_can_be_told_again(known,
     learned = graph_files.read(folder / "learned.graphml")
     assert learned.edges["reboot", "machine0'"]["probability"] == 1
     assert 0 < learned.edges["machine1", "machine0'"]["probability"] < 1
-    rl(tmp_path / "next", "--graph", str(folder / "learned.graphml"), episodes=1)  # what was learned is a prior
+    rl(tmp_path / "next", "--graph", str(folder / "learned.graphml"))  # what was learned is a prior
 
 
 def test_more_episodes_go_on_from_there_and_other_settings_do_not(known, tmp_path, capsys, monkeypatch):
@@ -97,6 +97,7 @@ def test_an_environment_of_ones_own_is_named_after_its_module(spec, world, tmp_p
             [
                 *("rl", "--env", "a_module_of_ones_own:own/World-v0", "--env-kwargs", '{"parents": 1}'),
                 *("--horizon", "3", "--episodes", "2", "--seeds", "2", "--folder", str(tmp_path)),
+                *("--method", "ucbvi"),
             ]
         )
     finally:

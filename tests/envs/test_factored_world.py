@@ -82,7 +82,9 @@ def test_pictures_change_with_the_world_and_words_name_its_variables(name):
     assert any((frame != frames[0]).any() for frame in frames)
     told = made(name, render_mode="ansi")
     told.reset(seed=0)
-    assert all(key in told.render() for key in (told.unwrapped.rules.states if name != "Taxi" else ["Passenger"]))
+    assert all(
+        key in told.render() for key in (told.unwrapped.local_spec().states if name != "Taxi" else ["Passenger"])
+    )
 
 
 def test_one_action_variable_is_a_number_and_several_are_an_array():

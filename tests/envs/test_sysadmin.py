@@ -46,18 +46,17 @@ def test_thirty_machines_move_but_are_not_listed():
     network.action_space.seed(0)
     total = sum(network.step(network.action_space.sample())[1] for _ in range(100)) / 100
     assert 0.05 < total < 0.9
-    with pytest.raises(ConfigError, match=r"settings, more than the 20,000 .* local tables"):
+    with pytest.raises(ConfigError, match=r"settings, more than the 20,000 .* plan with cpsrl.mcts"):
         network.unwrapped.fmdp_spec()
 
 
 def test_the_local_tables_are_the_world():
     network = SysAdmin(machines=4)
-    spec, factors = network.fmdp_spec(), network.local_factors()
-    assert list(factors) == list(spec.outputs)
-    for output, (parents, table) in factors.items():
-        assert set(parents) == set(spec.parents[output])
+    spec, local = network.fmdp_spec(), network.local_spec()
+    for truth, (parents, table) in zip(spec.parents.values(), local.factors, strict=True):
+        assert set(parents) == set(truth)
         assert table.shape == (2, 2, 5, 2)
-    assert sum(table.max() for _, table in network.local_rewards()) == pytest.approx(1)
+    assert sum(table.max() for _, table in local.rewards) == pytest.approx(1)
 
 
 def test_a_reboot_is_up_next_and_a_ring_left_alone_goes_down():

@@ -96,7 +96,7 @@ def test_what_is_returned_is_the_callers_to_change():
 
 def test_each_copy_is_drawn_as_the_world_draws_itself():
     vector = gymnasium.make_vec("bayes_persona/Sepsis-v0", num_envs=2, render_mode="ansi")
-    assert spec_of(vector).states == vector.unwrapped.world.rules.states
+    assert spec_of(vector).states == vector.unwrapped.local_spec().states
     single = Sepsis(render_mode="ansi")
     vector.reset(seed=6)
     single.reset(seed=7)

@@ -69,7 +69,7 @@ def test_gymnasiums_taxi_as_variables_is_our_taxi():
 def test_variables_and_numbers_are_two_views_of_one_history():
     world = gymnasium.make("bayes_persona/Sepsis-v0")
     seen = Factored(
-        Flat(gymnasium.make("bayes_persona/Sepsis-v0")), world.unwrapped.rules.states, dict.fromkeys("abc", 2)
+        Flat(gymnasium.make("bayes_persona/Sepsis-v0")), world.unwrapped.local_spec().states, dict.fromkeys("abc", 2)
     )
     assert seen.observation_space == world.observation_space
     assert seen.action_space == world.action_space
