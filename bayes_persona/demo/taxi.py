@@ -7,10 +7,9 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
-from bayes_persona.cpsrl import agents, env, graph, regret, structure
+from bayes_persona.cpsrl import agents, env, experiment, graph, regret, structure
 from bayes_persona.demo.config import Config
 from bayes_persona.errors import needs_extra
-from bayes_persona.loop import run
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
 
@@ -53,30 +52,27 @@ def compare(config: Config) -> Result:
     """Let every agent drive as many episodes, every driver with seeds that all agents share."""
     taxi = gymnasium.make(f"{bayes_persona_envs.__name__}:bayes_persona/Taxi-v0")
     spec = env.spec_of(taxi)
-    states = env.flat(spec)
     partial = graph.prior(spec, KNOWN, max_parents=MAX_PARENTS)
     shared, sparse = (
         agents.Config(horizon=HORIZON, alpha=0.2),
         agents.Config(horizon=HORIZON, alpha=1 / spec.state_count),
     )
-    kernels = {
-        "C-PSRL": agents.kernel(shared, taxi, partial),
-        "PSRL without structure": agents.kernel(shared, taxi, graph.complete(spec)),
-        "flat PSRL": agents.kernel(sparse, taxi, graph.complete(states)),
+    rivals = {
+        "C-PSRL": experiment.Agent(shared, lambda spec: partial),
+        "PSRL without structure": experiment.Agent(shared, graph.complete),
+        "flat PSRL": experiment.Agent(sparse, lambda spec: graph.complete(env.flat(spec))),
     }
     idle = regret.optimum(spec, horizon=HORIZON) + HORIZON  # every step costs 1
-    outcomes, first = {}, {}
-    with bar("taxi", total=len(kernels) * config.drivers) as advance:
-        for name, kernel in kernels.items():
-            started, logs = time.perf_counter(), []
-            for driver in range(config.drivers):
-                state, log = run(kernel, steps=config.episodes, seed=child(config.seed, "driver", driver))
-                logs.append([info["regret"] for info in log])
-                first.setdefault(name, state)
-                advance()
+    outcomes, learned = {}, {}
+    seeds = [child(config.seed, "driver", driver) for driver in range(config.drivers)]
+    with bar("taxi", total=len(rivals)) as advance:
+        for name, agent in rivals.items():
+            started = time.perf_counter()
+            found = experiment.run({name: agent}, spec, episodes=config.episodes, seeds=seeds)[name]
             seconds = (time.perf_counter() - started) / (config.drivers * config.episodes)
-            outcomes[name] = Outcome(np.array(logs), seconds)
-    return Result(outcomes, structure.edge_marginals(partial, first["C-PSRL"]), graph.true_graph(spec), idle)
+            outcomes[name], learned[name] = Outcome(found.log["regret"], seconds), found.states[0]
+            advance()
+    return Result(outcomes, structure.edge_marginals(partial, learned["C-PSRL"]), graph.true_graph(spec), idle)
 
 
 def last_fifth(regret: Float[np.ndarray, "drivers episodes"]) -> Float[np.ndarray, " drivers"]:
