@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def sample(
     ((4, 2), True)
     """
     with jax.enable_x64(True):
-        drawn = draw(candidates(prior), sizes(prior), state, choice, alpha, jax.random.key(seed))
+        drawn = _draw(candidates(prior), sizes(prior), state, choice, alpha, seed)
         return tuple(np.asarray(factor) for factor in drawn)
 
 
@@ -158,6 +159,11 @@ def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
 
     wanted = jnp.ones(n, bool) if wanted is None else wanted
     return jax.lax.while_loop(lambda carry: carry[2].any(), propose, (0, jnp.ones(n, dtype), wanted))[1]
+
+
+@partial(jax.jit, static_argnums=1)
+def _draw(known, shape, state, choice, alpha, seed):
+    return draw(known, shape, state, choice, alpha, jax.random.key(seed))
 
 
 def _settings(shape: Sizes) -> Int[np.ndarray, "inputs x"]:
