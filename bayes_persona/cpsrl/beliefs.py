@@ -43,7 +43,7 @@ class Names:
     outputs: Mapping[str, int]
 
 
-Variables = World | Names
+Named = World | Names
 """Whatever has named inputs and outputs, and their numbers of values."""
 
 
@@ -84,9 +84,7 @@ class Beliefs:
         return np.where(possible, logs, -np.inf)
 
 
-def beliefs(
-    variables: Variables, graph: Known, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets"
-) -> Beliefs:
+def beliefs(variables: Named, graph: Known, *, max_parents: int | Mapping[str, int], sizes: Sizes = "sets") -> Beliefs:
     """Check what is known, and write it as numbers.
 
     Args:
@@ -220,7 +218,7 @@ def _edges(key: Any, value: Any) -> list[tuple[str, str, float]]:
     )
 
 
-def _log_odds(variables: Variables, graph: nx.Graph) -> Float[np.ndarray, "outputs inputs"]:
+def _log_odds(variables: Named, graph: nx.Graph) -> Float[np.ndarray, "outputs inputs"]:
     if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
         raise ConfigError(f"graph: expected a networkx.DiGraph, got {type(graph).__name__}")
     inputs, outputs = list(variables.inputs), list(variables.outputs)
@@ -258,7 +256,7 @@ def _edge(where: str, said: Mapping[str, Any]) -> float:
         return float(np.log(np.float64(odds)))
 
 
-def _limits(variables: Variables, max_parents: int | Mapping[str, int]) -> Int[np.ndarray, " outputs"]:
+def _limits(variables: Named, max_parents: int | Mapping[str, int]) -> Int[np.ndarray, " outputs"]:
     limits = max_parents if isinstance(max_parents, Mapping) else dict.fromkeys(variables.outputs, max_parents)
     if limits.keys() != variables.outputs.keys():
         raise ConfigError(f"max_parents: expected a number for each of {list(variables.outputs)}, got {list(limits)}")

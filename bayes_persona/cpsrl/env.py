@@ -16,10 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
+from bayes_persona.cpsrl.variables import TOLERANCE, Variables, require_probs
 from bayes_persona.errors import ConfigError
-
-TOLERANCE = 1e-9
-"""Probabilities closer than this are the same."""
 
 Outcome = Float[np.ndarray, " x"] | Float[np.ndarray, "1 s"] | Float[np.ndarray, "x s"]
 """A number that a move has, in the smallest shape that says it: f(x), or f(y) in one row, or f(x, y)."""
@@ -32,7 +30,7 @@ Table = Mapping[int, Mapping[int, Sequence[tuple]]]
 
 
 @dataclass(frozen=True, eq=False)
-class FactoredSpec:
+class FactoredSpec(Variables):
     """A factored world. All but `factors` (and so `parents`) is known to every agent.
 
     Raises:
@@ -44,10 +42,6 @@ class FactoredSpec:
     ({"lamp'": 2}, {"lamp'": ('lamp', 'switch')})
     """
 
-    states: Mapping[str, int]
-    """Name and number of values, at least 2, of each state variable."""
-    actions: Mapping[str, int]
-    """Name and number of values of each action variable."""
     reward: Outcome
     """What a move earns: r(x) as shape (x,), r(y) as (1, s), or r(x, y) as (x, s)."""
     terminal: End
@@ -58,11 +52,7 @@ class FactoredSpec:
     """The truth, p_j(y_j | x) for each next-state variable: only to measure an agent with."""
 
     def __post_init__(self):
-        names = [*self.states, *self.actions, *self.outputs]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"names: {names} are not all different; rename one")
-        _require_sizes("states", self.states, 2)
-        _require_sizes("actions", self.actions, 1)
+        super().__post_init__()
         if len(self.factors) != len(self.outputs):
             raise ConfigError(f"factors: expected one for each of {list(self.outputs)}, got {len(self.factors)}")
         x = self.state_count * self.action_count
@@ -72,30 +62,10 @@ class FactoredSpec:
             where = self._where(np.argwhere(~np.isfinite(self.reward))[0].tolist())
             raise ConfigError(f"reward: at {where} expected a finite number, got NaN or infinity")
         _require_shape("initial", self.initial, (self.state_count,))
-        _require_probs("initial", self.initial)
+        require_probs("initial", self.initial)
         for (name, size), factor in zip(self.outputs.items(), self.factors, strict=True):
             _require_shape(f"factor {name}", factor, (x, size))
-            _require_probs(f"factor {name}", factor)
-
-    @cached_property
-    def inputs(self) -> dict[str, int]:
-        """The variables of x: the state's, then the action's."""
-        return {**self.states, **self.actions}
-
-    @cached_property
-    def outputs(self) -> dict[str, int]:
-        """The variables of y: the state's, primed."""
-        return {f"{name}'": size for name, size in self.states.items()}
-
-    @property
-    def state_count(self) -> int:
-        """How many states there are."""
-        return math.prod(self.states.values())
-
-    @property
-    def action_count(self) -> int:
-        """How many actions there are."""
-        return math.prod(self.actions.values())
+            require_probs(f"factor {name}", factor)
 
     @cached_property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -141,12 +111,31 @@ def spec_of(env: Any) -> FactoredSpec:
     >>> spec_of(gymnasium.make("bayes_persona/Taxi-v0")).parents["row'"]
     ('row', 'action')
     """
+    return outermost(env, FactoredEnv, "fmdp_spec(); cpsrl.env.from_table makes one from a table").fmdp_spec()
+
+
+def outermost(env: Any, kind: type, what: str) -> Any:
+    """Give the outermost layer of a Gymnasium environment that is of a kind.
+
+    Args:
+        env: The environment, in whatever wrappers.
+        kind: A runtime-checkable protocol.
+        what: What the environment lacks if no layer is, for the error.
+
+    Raises:
+        ConfigError: If no layer is.
+
+    >>> import bayes_persona_envs, gymnasium
+    >>> taxi = gymnasium.make("bayes_persona/Taxi-v0")
+    >>> outermost(taxi, FactoredEnv, "fmdp_spec()") is taxi.unwrapped
+    True
+    """
     layer = env
-    while not isinstance(layer, FactoredEnv):
+    while not isinstance(layer, kind):
         if layer is layer.unwrapped:
-            raise ConfigError(f"env: {layer} has no fmdp_spec(); cpsrl.env.from_table makes one from a table")
+            raise ConfigError(f"env: {layer} has no {what}")
         layer = layer.env
-    return layer.fmdp_spec()
+    return layer
 
 
 def from_table(
@@ -282,7 +271,7 @@ def _dense(states: Mapping[str, int], actions: Mapping[str, int], table: Table):
                 )
             probs[x, state] += probability
             reward[x, state], terminal[x, state] = new
-        _require_probs(f"table: at {where}", probs[x])
+        require_probs(f"table: at {where}", probs[x])
     return probs, reward, terminal
 
 
@@ -304,15 +293,6 @@ def _dependent(probs: Float[np.ndarray, "..."], margins: Sequence[Float[np.ndarr
     return range(probs.ndim)
 
 
-def _require_sizes(name: str, sizes: Mapping[str, int], least: int) -> None:
-    if not sizes:
-        raise ConfigError(f"{name}: expected at least one variable, got none")
-    for variable, size in sizes.items():
-        if size < least:
-            advice = "; a variable with one value says nothing: drop it" if least > size == 1 else ""
-            raise ConfigError(f"{name}: {variable}: expected at least {least} values, got {size}{advice}")
-
-
 def _require_outcome(name: str, array: np.ndarray, x: int, s: int) -> None:
     if array.shape not in ((x,), (1, s), (x, s)):
         raise ConfigError(
@@ -324,8 +304,3 @@ def _require_outcome(name: str, array: np.ndarray, x: int, s: int) -> None:
 def _require_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ConfigError(f"{name}: the variables' sizes ask for shape {shape}, got {array.shape}")
-
-
-def _require_probs(name: str, probs: np.ndarray) -> None:
-    if not (probs.min() >= 0 and np.abs(probs.sum(axis=-1) - 1).max() <= TOLERANCE):
-        raise ConfigError(f"{name}: expected probabilities that sum to 1")

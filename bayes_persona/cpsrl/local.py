@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bayes_persona.cpsrl.env import TOLERANCE, FactoredSpec, joint
+from bayes_persona.cpsrl.env import FactoredSpec, joint, outermost
+from bayes_persona.cpsrl.variables import TOLERANCE, Variables, require_probs
 from bayes_persona.errors import ConfigError
 
 SETTINGS = 20_000
@@ -35,7 +36,7 @@ class Local(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LocalSpec:
+class LocalSpec(Variables):
     """A factored world in local tables. All but `factors` (and so `parents`) is known to every agent.
 
     Raises:
@@ -48,10 +49,6 @@ class LocalSpec:
     [[1], [0]]
     """
 
-    states: Mapping[str, int]
-    """Name and number of values, at least 2, of each state variable."""
-    actions: Mapping[str, int]
-    """Name and number of values of each action variable."""
     factors: tuple[Local, ...]
     """The law of each next variable given its parents among states and actions: shape (values of each parent, its own
     values)."""
@@ -63,19 +60,12 @@ class LocalSpec:
     """The law of the first state, or, if its variables are independent, one of each."""
 
     def __post_init__(self):
-        names = [*self.states, *self.actions, *self.outputs]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"names: {names} are not all different; rename one")
-        for what, sizes, least in (("states", self.states, 2), ("actions", self.actions, 1)):
-            small = [name for name, size in sizes.items() if size < least]
-            if small or not sizes:
-                have = f"{small[0]} with {sizes[small[0]]}" if small else "none"
-                raise ConfigError(f"{what}: expected variables of at least {least} values, got {have}")
+        super().__post_init__()
         if len(self.factors) != len(self.states):
             raise ConfigError(f"factors: expected one for each of {list(self.states)}, got {len(self.factors)}")
         for (name, size), local in zip(self.outputs.items(), self.factors, strict=True):
             _require_fit(f"factor {name}", local, self.inputs, size)
-            _require_probs(f"factor {name}", local.table)
+            require_probs(f"factor {name}", local.table)
         for what, tables in {"rewards": self.rewards, "ends": self.ends}.items():
             for number, local in enumerate(tables):
                 _require_fit(f"{what}: table {number}", local, {**self.inputs, **self.outputs})
@@ -93,7 +83,7 @@ class LocalSpec:
                 f"initial: expected a law of {dict(self.states)}, got {[len(law) for law in laws]} values"
             )
         for law in laws:
-            _require_probs("initial", law)
+            require_probs("initial", law)
 
     @classmethod
     def of(cls, spec: FactoredSpec) -> "LocalSpec":
@@ -110,26 +100,6 @@ class LocalSpec:
             factors.append(Local(parents, factor.reshape(*sizes, -1)[kept]))
         reward, terminal = (_number(spec, array) for array in (spec.reward, spec.terminal))
         return cls(spec.states, spec.actions, tuple(factors), (reward,), (terminal,), spec.initial)
-
-    @cached_property
-    def inputs(self) -> dict[str, int]:
-        """The variables of state and action."""
-        return {**self.states, **self.actions}
-
-    @cached_property
-    def outputs(self) -> dict[str, int]:
-        """The variables of the next state, primed."""
-        return {f"{name}'": size for name, size in self.states.items()}
-
-    @property
-    def state_count(self) -> int:
-        """How many states there are."""
-        return math.prod(self.states.values())
-
-    @property
-    def action_count(self) -> int:
-        """How many actions there are."""
-        return math.prod(self.actions.values())
 
     @cached_property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -261,12 +231,8 @@ def spec_of(env: Any) -> LocalSpec:
     >>> spec_of(gymnasium.make("bayes_persona/SysAdmin-v0", machines=40)).state_count
     1099511627776
     """
-    layer = env
-    while not isinstance(layer, LocalEnv):
-        if layer is layer.unwrapped:
-            raise ConfigError(f"env: {layer} has no local_spec(), which says how it is factored in local tables")
-        layer = layer.env
-    return layer.local_spec()
+    what = "local_spec(), which says how it is factored in local tables"
+    return outermost(env, LocalEnv, what).local_spec()
 
 
 class _Stack(NamedTuple):
@@ -326,8 +292,3 @@ def _require_fit(what: str, local: Local, variables: Mapping[str, int], *values:
     shape = (*(variables[name] for name in local.parents), *values)
     if local.table.shape != shape:
         raise ConfigError(f"{what}: its variables' sizes ask for shape {shape}, got {local.table.shape}")
-
-
-def _require_probs(what: str, law: np.ndarray) -> None:
-    if not (law.min() >= 0 and np.abs(law.sum(axis=-1) - 1).max() <= TOLERANCE):
-        raise ConfigError(f"{what}: expected probabilities that sum to 1")

@@ -1,11 +1,9 @@
 """Pictures of what agents lose, and of what they think causes what.
 
 Every function draws on the axes that it is given, or on new ones, and gives them back: `axes.figure.savefig("a.png")`.
-Curves are named where they end. Colours differ in lightness too, so that no pair looks alike to the colour-blind.
 """
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -15,21 +13,14 @@ from jaxtyping import Float
 from bayes_persona import metrics
 from bayes_persona.cpsrl.calibration import Ranks, uniformity
 from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.pictures import COLOURS, GRID, INK, QUIET, Name, axes, name_ends
 
 with needs_extra("pictures"):
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import PercentFormatter
 
-INK, QUIET, FAINT, GRID = "#22262e", "#6f7580", "#b8bcc4", "#e2e5ea"
-COLOURS = ("#1f5fbf", "#d9822b", "#6b7280", "#3a9188", "#8e6bb0", "#a9823f")
-"""In the order of the agents."""
-SIZE = (5.4, 4.2)
-"""Inches of new axes, where the number of variables does not say otherwise."""
-LETTER, LINE = 6.2, 0.2
-"""Points that a letter of a title takes, and a bit; inches that a line of it takes."""
 LEAST = 0.02
 """Edges less probable than this are not drawn."""
 KOLMOGOROV = 1.358
@@ -54,7 +45,7 @@ def regret(agents: Mapping[str, Float[np.ndarray, "_ episodes"]], *, title: str 
     """
     if not 0 < len(agents) <= len(COLOURS):
         raise ConfigError(f"agents: expected 1 to {len(COLOURS)}, whose colours can be told apart; got {len(agents)}")
-    ax = _axes(ax, SIZE, title)
+    ax = axes(ax, title)
     ends, lowest = [], 0.0
     for (name, lost), colour in zip(agents.items(), COLOURS, strict=False):
         if lost.shape[1] == 0:
@@ -64,14 +55,14 @@ def regret(agents: Mapping[str, Float[np.ndarray, "_ episodes"]], *, title: str 
         ax.plot(episode, mean, color=colour, linewidth=1.9, solid_capstyle="round", zorder=3)
         if len(lost) > 1:
             ax.fill_between(episode, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
-        ends.append((float(mean[-1]), len(mean), name, colour))
+        ends.append(Name(len(mean), float(mean[-1]), name, colour))
         lowest = min(lowest, float(mean.min()))
-    longest = max(episodes for _, episodes, *_ in ends)
+    longest = max(name.x for name in ends)
     ax.set(xlabel="episode", ylabel="regret so far", xlim=(0 if longest > 1 else 0.5, max(longest, 2)))
     if lowest >= 0:
         ax.set_ylim(bottom=0.0)
     ax.grid(axis="y", color=GRID)
-    _name_ends(ax, ends)
+    name_ends(ax, ends)
     return ax
 
 
@@ -94,7 +85,7 @@ def graph(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
     (['switch', 'lamp', "lamp'"], 1)
     """
     causes, effects = _sides(learned, truth)
-    ax = _axes(ax, (4.6, 0.9 + 0.42 * max(len(causes), len(effects), 3)), title)
+    ax = axes(ax, title, size=(4.6, 0.9 + 0.42 * max(len(causes), len(effects), 3)))
     heights = {**_spread(causes, effects), **_spread(effects, causes)}
     pairs = list(learned.edges(data="probability", default=1))
     true = set() if truth is None else set(truth.edges)
@@ -154,7 +145,7 @@ def edges(learned: nx.DiGraph, *, truth: nx.DiGraph | None = None, title: str = 
     """
     causes, effects = _sides(learned, truth)
     height = (1.3 if truth is None else 1.5) + 0.45 * max(len(effects), 2)
-    ax = _axes(ax, (1.6 + 0.55 * max(len(causes), 3), height), title)
+    ax = axes(ax, title, size=(1.6 + 0.55 * max(len(causes), 3), height))
     said = {(cause, effect): float(p) for cause, effect, p in learned.edges(data="probability", default=1)}
     table = np.array([[said.get((cause, effect), 0.0) for cause in causes] for effect in effects])
     ramp = LinearSegmentedColormap.from_list("belief", ["#f6f8fb", COLOURS[0], "#0d2f66"])
@@ -205,7 +196,7 @@ def calibration(ranks: Ranks, *, title: str = "", ax: Axes | None = None) -> Axe
     'smallest p-value 1'
     """
     value = f"smallest p-value {min(uniformity(ranks).values()):.2g}"
-    ax = _axes(ax, SIZE, f"{title}: {value}" if title else value)
+    ax = axes(ax, f"{title}: {value}" if title else value)
     levels = np.linspace(0, 1, 201)
     edge = KOLMOGOROV / np.sqrt(len(ranks.graphs))
     ax.axhspan(-edge, edge, color=GRID, linewidth=0, zorder=1)
@@ -223,26 +214,6 @@ def calibration(ranks: Ranks, *, title: str = "", ax: Axes | None = None) -> Axe
         axis.set_major_formatter(PercentFormatter(1, decimals=0 if largest > 0.03 or axis is ax.xaxis else 1))
     for place, (_, name, colour) in zip((0.02, 0.21, 0.36), ends, strict=True):
         ax.text(place, 0.98, name, color=colour, fontsize=10, va="top", transform=ax.transAxes)
-    return ax
-
-
-def _axes(ax: Axes | None, size: tuple[float, float], title: str) -> Axes:
-    """Give axes with a title in as many lines as they are narrow; new ones are the higher for it."""
-    own = ax is None
-    ax = Figure(figsize=size, layout="constrained").subplots() if ax is None else ax
-    figure = ax.figure.get_figure(root=True)
-    assert figure is not None
-    inches = ax.get_position().width * figure.get_figwidth()
-    lines = wrap(title, max(8, int(inches * 72 / LETTER)), break_on_hyphens=False)
-    if own:
-        figure.set_figheight(size[1] + LINE * max(0, len(lines) - 1))
-    ax.set_title("\n".join(lines), fontsize=11, color=INK, loc="left", pad=8.0)
-    for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set(color=INK, fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
-    ax.tick_params(color=FAINT, labelcolor=INK, labelsize=9)
-    ax.set_axisbelow(True)
     return ax
 
 
@@ -290,29 +261,3 @@ def _legend(ax: Axes) -> None:
         handlelength=1.8,
         columnspacing=1.4,
     )
-
-
-def _name_ends(ax: Axes, ends: Sequence[tuple[float, int, str, str]]) -> None:
-    """Write each curve's name beside its end, moved apart where they would overlap."""
-    bottom, top = ax.get_ylim()
-    need = 0.062 * (top - bottom)
-    order = sorted(ends)
-    places: list[float] = []
-    for height, *_ in order:
-        places.append(max(height, places[-1] + need) if places else height)
-    # those that were pushed above the axes push back
-    limit = top
-    for number in reversed(range(len(places))):
-        places[number] = min(places[number], limit)
-        limit = places[number] - need
-    for (_, episodes, name, colour), place in zip(order, places, strict=True):
-        ax.annotate(
-            name,
-            (episodes, place),
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=10,
-            va="center",
-            annotation_clip=False,
-        )

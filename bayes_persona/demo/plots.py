@@ -7,9 +7,9 @@ from bayes_persona.demo.config import Config
 from bayes_persona.demo.digits import handwritten
 from bayes_persona.errors import needs_extra
 from bayes_persona.metrics import mean_interval, reliability
-from bayes_persona.nptl.plots import COLOURS as METHODS
-from bayes_persona.nptl.plots import FAINT, GRID, INK, QUIET, WRONG
 from bayes_persona.persona.plots import heat, show, svg
+from bayes_persona.pictures import COLOURS as METHODS
+from bayes_persona.pictures import FAINT, GRID, INK, QUIET, WRONG
 
 with needs_extra("demo"):
     from matplotlib.axes import Axes

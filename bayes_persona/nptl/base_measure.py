@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from bayes_persona.errors import ConfigError, DataError, MismatchError
 from bayes_persona.nptl import likelihood as likelihoods
-from bayes_persona.nptl.data import subset
+from bayes_persona.nptl.data import subset, take
 from bayes_persona.nptl.likelihood import Likelihood, fit_head
 from bayes_persona.seeds import generator
 from bayes_persona.types import Data, Learner, Params
@@ -127,15 +127,17 @@ def zero_shot(learner: ProbedLearner, data: Data) -> BaseMeasure:
     return BaseMeasure(learner.params, believed)
 
 
-def random_head(learner: ProbedLearner, params: Params, width: int, outputs: int, seed: int) -> Params:
-    """Give the params with a head drawn uniformly between ±1/√width.
+def random_head(learner: ProbedLearner, params: Params, data: Data, seed: int) -> Params:
+    """Give the params with a head drawn uniformly between ±1/√width, as torch initialises linear layers.
 
     >>> from torch import nn
     >>> from bayes_persona.nptl.learner_torch import TorchLearner
     >>> learner = TorchLearner(nn.Linear(4, 2))
-    >>> bool(np.abs(random_head(learner, learner.params, 4, 2, seed=0)["weight"]).max() <= 0.5)
+    >>> data = Data(np.eye(4, dtype=np.float32), np.eye(2)[[0, 1, 0, 1]], np.ones(4))
+    >>> bool(np.abs(random_head(learner, learner.params, data, seed=0)["weight"]).max() <= 0.5)
     True
     """
+    width, outputs = learner.features(params, take(data.x, slice(1))).shape[1], data.y.shape[1]
     rng, bound = generator(seed, "head"), width**-0.5
     weight, bias = rng.uniform(-bound, bound, (outputs, width)), rng.uniform(-bound, bound, outputs)
     return learner.with_head(params, weight, bias)

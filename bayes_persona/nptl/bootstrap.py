@@ -19,7 +19,7 @@ import numpy as np
 from bayes_persona.bma import average, predictions
 from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, linear_probe, random_head
-from bayes_persona.nptl.data import subset, take
+from bayes_persona.nptl.data import subset
 from bayes_persona.nptl.likelihood import NOISE, log_likelihood
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
 from bayes_persona.posterior import Posterior
@@ -101,10 +101,8 @@ class NPTL:
         def plan(particle: int) -> Fit:
             name, params = child(seed, "particle", particle), base.params
             if self.heads == "random":
-                params = random_head(learner, params, width, data.y.shape[1], name)
+                params = random_head(learner, params, data, name)
             return Fit(params, self._weighted(base, data, name), child(name, "fit"))
-
-        width = learner.features(base.params, take(data.x, slice(1))).shape[1] if self.heads == "random" else 0
 
         settings = {**_law(self), "seed": seed, "data": identity(data, base)}
         return fit_all(

@@ -1,30 +1,24 @@
 """Pictures of how good, how sure and how honest predictions are.
 
 Every function draws on the axes that it is given, or on new ones, and gives them back: `axes.figure.savefig("a.png")`.
-Curves are named where they end, and colours are those of the demo: the first blue, its rival orange, the rest grey.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from bayes_persona import metrics
 from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.pictures import COLOURS, FAINT, GRID, INK, QUIET, WRONG, Name, axes, name_ends
 
 with needs_extra("pictures"):
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
     from scipy.special import ndtr
     from scipy.stats import binom
 
-INK, QUIET, FAINT, GRID, WRONG = "#22262e", "#8a8f98", "#b8bcc4", "#e2e5ea", "#c0392b"
-COLOURS = ("#1f5fbf", "#d9822b", "#6b7280", "#3a9188", "#8e6bb0", "#a9823f")
-"""In the order of the methods."""
-SIZE = (5.4, 4.2)
-"""Inches of new axes."""
 FEWEST = 20
 """Accuracy of fewer examples is noise, not a curve."""
 
@@ -54,7 +48,7 @@ def reliability(
     'coin: ECE 0.400'
     """
     curve, error = metrics.reliability(probs, y, bins=bins), metrics.ece(probs, y, bins=bins)
-    ax = _axes(ax)
+    ax = axes(ax, f"{title}: ECE {error:.3f}" if title else f"ECE {error:.3f}", pad=42.0)
     full = np.flatnonzero(curve.counts)
     low, width, counts = full / bins, 0.92 / bins, curve.counts[full]
     said, right = curve.confidence[full], curve.accuracy[full]
@@ -73,7 +67,6 @@ def reliability(
     strip.bar(low, counts, width, align="edge", color=FAINT)
     strip.set(xlim=(0, 1), ylim=(0, counts.max()))
     strip.axis("off")
-    _titled(ax, f"{title}: ECE {error:.3f}" if title else f"ECE {error:.3f}", pad=42.0)
     ax.set_title(f"{counts.sum():,} examples", loc="right", color=QUIET, fontsize=8, pad=42.0)
     return ax
 
@@ -105,7 +98,7 @@ def rejection(
     _require_some(methods)
     if len(y) <= FEWEST:
         raise DataError(f"y: a rejection curve needs more than {FEWEST} examples, got {len(y)}")
-    ax = _axes(ax)
+    ax = axes(ax, title)
     names = []
     for (name, (probs, score)), colour in zip(methods.items(), _colours(len(methods)), strict=True):
         order = np.argsort(score, kind="stable")
@@ -114,11 +107,10 @@ def rejection(
         accuracy = right.cumsum()[kept - 1] / kept
         rejected = 1 - kept / len(y)
         ax.plot(rejected, accuracy, color=colour, linewidth=1.8, solid_capstyle="round")
-        names.append(_Name(float(rejected[-1]), float(accuracy[-1]), name, colour))
+        names.append(Name(float(rejected[-1]), float(accuracy[-1]), name, colour))
     ax.set(xlabel="share of examples left to somebody else", ylabel="accuracy on the rest", xlim=(0, names[0].x))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name_ends(ax, names)
-    _titled(ax, title)
+    name_ends(ax, names)
     return ax
 
 
@@ -146,7 +138,7 @@ def entropies(
     values = [metrics.entropy(probs) for probs in (inside, outside)]
     foreign = np.repeat([False, True], [len(part) for part in values])
     area = metrics.auroc(np.concatenate(values), foreign)
-    ax = _axes(ax)
+    ax = axes(ax, f"{title}: AUROC {area:.3f}" if title else f"AUROC {area:.3f}")
     most = float(np.log(inside.shape[1]))
     edges = np.linspace(0, most, bins + 1)
     sides = (("like those learned from", 0.02, "left"), ("from elsewhere", 0.98, "right"))
@@ -157,7 +149,6 @@ def entropies(
         ax.text(place, 0.99, name, color=colour, ha=side, va="top", fontsize=10, transform=ax.transAxes)
     ax.set(xlabel="entropy of the prediction (nats)", ylabel="share of examples", xlim=(0, most), yticks=[])
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])  # room for the names
-    _titled(ax, f"{title}: AUROC {area:.3f}" if title else f"AUROC {area:.3f}")
     return ax
 
 
@@ -184,7 +175,7 @@ def severities(
     ([0.9, 0.8, 0.6], 'NPTL')
     """
     _require_some(methods)
-    ax = _axes(ax)
+    ax = axes(ax, title)
     names, last = [], 0
     for (name, values), colour in zip(methods.items(), _colours(len(methods)), strict=True):
         mean, low, high = np.array([metrics.mean_interval(column) for column in values.T]).T
@@ -193,12 +184,11 @@ def severities(
         if len(values) > 1:
             ax.fill_between(place, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
         last = max(last, place[-1])
-        names.append(_Name(float(place[-1]), float(mean[-1]), name, colour))
+        names.append(Name(float(place[-1]), float(mean[-1]), name, colour))
     ax.set(xlabel="severity", ylabel=metric, xticks=range(last + 1), xlim=(-0.15, last + 0.1))
     ax.set_xticks(range(last + 1), ["clean", *map(str, range(1, last + 1))])
     ax.grid(axis="y", color=GRID)
-    _name_ends(ax, names)
-    _titled(ax, title)
+    name_ends(ax, names)
     return ax
 
 
@@ -232,7 +222,7 @@ def coverage(
     levels = np.linspace(0, 1, 101)
     inside = (level_needed <= levels[:, None]).mean(axis=1)
     gap = float(np.abs(inside - levels).mean())
-    ax = _axes(ax)
+    ax = axes(ax, f"{title}: mean gap {gap:.3f}" if title else f"mean gap {gap:.3f}")
     low, high = (binom.ppf(end, level_needed.size, levels) / level_needed.size for end in (0.025, 0.975))
     ax.fill_between(levels, low, high, color=GRID, linewidth=0, zorder=1)
     ax.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
@@ -242,32 +232,7 @@ def coverage(
     ax.set(xlabel="share of targets promised", ylabel="share of targets inside", xlim=(0, 1), ylim=(0, 1))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _titled(ax, f"{title}: mean gap {gap:.3f}" if title else f"mean gap {gap:.3f}")
     return ax
-
-
-class _Name(NamedTuple):
-    """A curve's name, and where the curve ends."""
-
-    x: float
-    y: float
-    text: str
-    colour: str
-
-
-def _axes(ax: Axes | None) -> Axes:
-    ax = Figure(figsize=SIZE, layout="constrained").subplots() if ax is None else ax
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
-    ax.tick_params(color=FAINT, labelcolor=INK, labelsize=9)
-    ax.set_axisbelow(True)
-    return ax
-
-
-def _titled(ax: Axes, title: str, pad: float = 8.0) -> None:
-    ax.set_title(title, fontsize=11, color=INK, loc="left", pad=pad)
-    for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set(color=INK, fontsize=10)
 
 
 def _colours(count: int) -> Sequence[str]:
@@ -279,29 +244,3 @@ def _colours(count: int) -> Sequence[str]:
 def _require_some(methods: Mapping[str, Any]) -> None:
     if not methods:
         raise ConfigError("methods: expected at least one")
-
-
-def _name_ends(ax: Axes, names: Sequence[_Name]) -> None:
-    """Write each curve's name beside its end, moved apart where they would overlap."""
-    bottom, top = ax.get_ylim()
-    need = 0.062 * (top - bottom)
-    order = sorted(names, key=lambda name: name.y)
-    places: list[float] = []
-    for name in order:
-        places.append(max(name.y, places[-1] + need) if places else name.y)
-    # those that were pushed above the axes push back
-    limit = top
-    for number in reversed(range(len(places))):
-        places[number] = min(places[number], limit)
-        limit = places[number] - need
-    for name, place in zip(order, places, strict=True):
-        ax.annotate(
-            name.text,
-            (name.x, place),
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=name.colour,
-            fontsize=10,
-            va="center",
-            annotation_clip=False,
-        )

@@ -52,10 +52,15 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         name = NAMES.get(word, f"told {Path(word).name}")
         agent = {name: Agent(config.agent, lambda _, prior=prior: prior)}
         place = config.folder / "agents" / (word if word in NAMES else "file")
-        found = experiment.run(
-            *(agent, spec), episodes=config.episodes, seeds=seeds, folder=place, checkpoint_every=CHUNK, title=name
+        results |= experiment.run(
+            agent,
+            spec,
+            episodes=config.episodes,
+            seeds=seeds,
+            folder=place,
+            checkpoint_every=CHUNK,
+            title=name,
         )
-        results.update(found)
     best = regret.optimum(spec, horizon=config.agent.horizon)
     rows = {name: _row(result) for name, result in results.items()}
     console.print(_table(config, rows, best))

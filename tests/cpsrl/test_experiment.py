@@ -39,7 +39,7 @@ AGENTS = {
 SOME = {name: AGENTS[name] for name in ("UCBVI", "learned reward")}
 
 
-def require_equal(one, other):
+def assert_equal(one, other):
     one, other = flatten(one), flatten(other)
     assert one.keys() == other.keys()
     for name, array in one.items():
@@ -74,8 +74,8 @@ def test_a_compiled_experiment_is_its_agents_step_by_step(lived, name):
         world = worlds[number]
         state, log = run(agents.kernel(config, world, prior(world)), steps=200, seed=number)
         np.testing.assert_array_equal(found.states[number].counts, state.counts)
-        require_equal(found.states[number], state)
-        require_equal({key: values[number] for key, values in found.log.items()}, as_columns(log))
+        assert_equal(found.states[number], state)
+        assert_equal({key: values[number] for key, values in found.log.items()}, as_columns(log))
 
 
 def as_columns(log):
@@ -91,9 +91,9 @@ def straight(spec):
 def test_runs_side_by_side_are_runs_alone_and_parts_are_a_whole(spec, straight):
     for name, part in (("UCBVI", 5), ("learned reward", 9)):  # in two parts that differ, and in one
         alone = experiment.run({name: SOME[name]}, spec(0), episodes=9, seeds=(2,), checkpoint_every=part)[name]
-        require_equal(straight[name].states[2], alone.states[0])
+        assert_equal(straight[name].states[2], alone.states[0])
         logs = ((straight[name].log, 2), (alone.log, 0))
-        require_equal(*({key: values[run] for key, values in log.items()} for log, run in logs))
+        assert_equal(*({key: values[run] for key, values in log.items()} for log, run in logs))
 
 
 def test_an_experiment_that_was_stopped_goes_on_as_if_it_were_not(spec, straight, tmp_path):

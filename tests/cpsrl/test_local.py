@@ -142,8 +142,8 @@ def test_a_world_too_large_to_list_says_so():
     ("changes", "message"),
     [
         ({"states": {"lamp": 2, "lamp'": 3}}, "names: ['lamp', \"lamp'\", 'switch'"),
-        ({"states": {"lamp": 2, "mood": 1}}, "states: expected variables of at least 2 values, got mood with 1"),
-        ({"actions": {}}, "actions: expected variables of at least 1 values, got none"),
+        ({"states": {"lamp": 2, "mood": 1}}, "states: mood: expected at least 2 values, got 1"),
+        ({"actions": {}}, "actions: expected at least one variable, got none"),
         ({"initial": np.full(5, 0.2)}, "initial: expected a law of {'lamp': 2, 'mood': 3}, got [5] values"),
         ({"initial": np.full(6, 0.2)}, "initial: expected probabilities that sum to 1"),
         ({"factors": (Local(("door",), np.eye(2)), MOOD)}, "factor lamp': 'door' is none of the variables"),

@@ -145,7 +145,7 @@ def test_a_strong_prior_of_laplace_gives_the_mode():
 
 def test_random_heads_are_the_same_for_the_same_seed_and_fit_the_features():
     mine = learner()
-    one, two, other = (random_head(mine, mine.params, 8, 2, seed) for seed in (0, 0, 1))
+    one, two, other = (random_head(mine, mine.params, DATA, seed) for seed in (0, 0, 1))
     assert np.array_equal(one["2.weight"], two["2.weight"])
     assert not np.array_equal(one["2.weight"], other["2.weight"])
     assert np.array_equal(one["0.weight"], mine.params["0.weight"])

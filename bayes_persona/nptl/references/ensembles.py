@@ -9,7 +9,6 @@ import numpy as np
 from bayes_persona.errors import ConfigError
 from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, random_head
 from bayes_persona.nptl.bootstrap import NPTL, Heads, fuse
-from bayes_persona.nptl.data import take
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
@@ -128,11 +127,10 @@ class MultiStart:
         title: str | None = None,
     ) -> Posterior:
         """Fit `particles` times, each from another head drawn as torch initialises linear layers."""
-        width = learner.features(base.params, take(data.x, slice(1))).shape[1]
 
         def plan(particle: int) -> Fit:
             name = child(seed, "particle", particle)
-            return Fit(random_head(learner, base.params, width, data.y.shape[1], name), data, child(name, "fit"))
+            return Fit(random_head(learner, base.params, data, name), data, child(name, "fit"))
 
         settings = {"method": "multi-start", "seed": seed, "data": identity(data, base)}
         return fit_all(learner, plan, self.particles, settings=settings, engine=engine, folder=folder, title=title)
