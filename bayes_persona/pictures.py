@@ -70,7 +70,7 @@ def name_ends(ax: Axes, names: Sequence[Name]) -> None:
 
     >>> ax = axes(None)
     >>> name_ends(ax, [Name(1.0, 0.5, "one", INK), Name(1.0, 0.5, "other", INK)])
-    >>> ax.texts[0].xy[1] < ax.texts[1].xy[1]
+    >>> bool(ax.texts[0].xy[1] < ax.texts[1].xy[1])
     True
     """
     bottom, top = ax.get_ylim()
