@@ -135,10 +135,12 @@ def act(env: gymnasium.Env, spec: FactoredSpec, policy: np.ndarray, seed: int) -
     """Follow the policy for one episode."""
     moves = []
     observation, _ = env.reset(seed=seed)
+    sizes = list(spec.actions.values())
     for now in policy:
-        action = now[np.ravel_multi_index(observation, list(spec.states.values()))]
-        after, _, terminated, truncated, _ = env.step(action)
-        moves.append(([*observation, action], list(after)))
+        number = now[np.ravel_multi_index(observation, list(spec.states.values()))]
+        parts = np.unravel_index(number, sizes)
+        after, _, terminated, truncated, _ = env.step(number if len(sizes) == 1 else np.array(parts))
+        moves.append(([*observation, *parts], list(after)))
         observation = after
         if terminated or truncated:
             break
