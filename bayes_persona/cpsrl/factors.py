@@ -21,8 +21,10 @@ with needs_extra("jax"):
 
 NEGLIGIBLE = 60.0
 """Cells that are e^-60 below the largest of their row do not change it in float64."""
-FEW = 4096
-"""Cells that are drawn at once, whether they matter or not."""
+MANY = 65536
+"""So many cells are drawn at once, whether they matter or not; of more, those that matter."""
+FEW = 16
+"""At least so many cells are drawn again at once."""
 
 
 def sample(
@@ -140,25 +142,31 @@ def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
     True
     """
     shape = jnp.asarray(shape)
-    n, dtype = len(shape), shape.dtype
-    room = n if n < FEW else n // 8
-    d = shape - 1 / 3
-    c = 1 / jnp.sqrt(9 * d)
+    n = len(shape)
+    wanted, values = jnp.ones(n, bool) if wanted is None else wanted, jnp.ones(n, shape.dtype)
+    if n <= MANY:  # each is proposed once in place: most are accepted, and nothing has to be found and put back
+        proposed, accepted = _propose(jax.random.fold_in(key, 0), shape)
+        values, wanted = jnp.where(wanted & accepted, proposed, values), wanted & ~accepted
+    room = max(FEW, n // 8)
 
-    def propose(carry):
-        round, values, wanted = carry
+    def again(carry):
+        number, values, wanted = carry
         chosen = jnp.nonzero(wanted, size=room, fill_value=n)[0]
-        near = jnp.minimum(chosen, n - 1)
-        uniform = jax.random.uniform(jax.random.fold_in(key, round), (2, room), dtype)
-        normal = jax.scipy.special.ndtri(0.5 * jnp.finfo(dtype).epsneg + uniform[0])  # never of 0
-        v = (1 + c[near] * normal) ** 3
-        bound = 0.5 * normal**2 + d[near] * (1 - v + jnp.log(jnp.where(v > 0, v, 1.0)))
-        accepted = (v > 0) & (jnp.log(uniform[1]) < bound)
-        values = values.at[chosen].set(d[near] * v, mode="drop")  # those refused are set again next time
-        return round + 1, values, wanted.at[chosen].set(~accepted, mode="drop")
+        proposed, accepted = _propose(jax.random.fold_in(key, number), shape[jnp.minimum(chosen, n - 1)])
+        values = values.at[chosen].set(proposed, mode="drop")  # those refused are set again next time
+        return number + 1, values, wanted.at[chosen].set(~accepted, mode="drop")
 
-    wanted = jnp.ones(n, bool) if wanted is None else wanted
-    return jax.lax.while_loop(lambda carry: carry[2].any(), propose, (0, jnp.ones(n, dtype), wanted))[1]
+    return jax.lax.while_loop(lambda carry: carry[2].any(), again, (1, values, wanted))[1]
+
+
+def _propose(key: Any, shape: Any) -> tuple[Any, Any]:
+    """Propose a number of each Gamma(a), a ≥ 1, and say which are accepted."""
+    uniform = jax.random.uniform(key, (2, len(shape)), shape.dtype)
+    normal = jax.scipy.special.ndtri(0.5 * jnp.finfo(shape.dtype).epsneg + uniform[0])  # never of 0
+    d = shape - 1 / 3
+    v = (1 + normal / jnp.sqrt(9 * d)) ** 3
+    bound = 0.5 * normal**2 + d * (1 - v + jnp.log(jnp.where(v > 0, v, 1.0)))
+    return d * v, (v > 0) & (jnp.log(uniform[1]) < bound)
 
 
 @partial(jax.jit, static_argnums=1)
