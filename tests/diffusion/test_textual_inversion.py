@@ -8,9 +8,10 @@ import torch
 
 from bayes_persona import ConfigError, MismatchError
 from bayes_persona.diffusion.adapter import Batch, Subject
-from bayes_persona.diffusion.adapters.textual_inversion import NewWords, TextualInversion
+from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.contract import check
 from bayes_persona.diffusion.train import AdamW, Config
+from bayes_persona.diffusion.words import NewWords
 from bayes_persona.loop import run
 from bayes_persona.seeds import generator
 from bayes_persona.world import base_model
