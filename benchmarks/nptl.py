@@ -76,7 +76,7 @@ def _task(name: str, data: Path) -> tuple[TorchLearner, Data]:
     pictures = np.load(data / "images" / "cifar10_subset.npz")
     some = np.random.default_rng(0).permutation(5000)[:500]  # the file is in the order of its labels
     x = (pictures["train_x"][some].transpose(0, 3, 1, 2) / 255).astype(np.float32)
-    learner = TorchLearner(resnet.pretrained(data), Fit(steps=20, batch=50))
+    learner = TorchLearner(resnet.pretrained(data), Fit(steps=20, batch=50, lr=0.003))
     return learner, nptl.classification(x, pictures["train_y"][some].astype(int), 10)
 
 

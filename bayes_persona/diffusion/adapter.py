@@ -6,9 +6,10 @@ that row is computed with that member's parameters. So K members cost one pass o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -99,6 +100,8 @@ class Batch(NamedTuple):
     tokens: Int[torch.Tensor, "n words"]
     member: Int[torch.Tensor, " n"]
     weight: Float[torch.Tensor, " n"]
+    mask: Float[torch.Tensor, "n h w"] | None = None
+    """How much each latent pixel counts; None is 1 everywhere."""
 
 
 @runtime_checkable
@@ -133,6 +136,14 @@ class Adapter(Protocol):
         """Names and ranges of what a user may turn at generation: settings, so `dataclasses.replace` turns them."""
         ...
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates over the run's, by pattern of a param's name, such as `*.output`; 1 where none fits.
+
+        What has rate 0 is not learned by gradient but kept by `track`.
+        """
+        ...
+
     def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
         """Give the params that training starts from, first axis members."""
         ...
@@ -154,6 +165,13 @@ class Adapter(Protocol):
         """Give the loss of every row, not yet weighted."""
         ...
 
+    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+        """Give new values of what has rate 0, such as moving averages, after a step on a batch.
+
+        Members without rows keep theirs.
+        """
+        ...
+
 
 def members_of(rows: Int[torch.Tensor, " n"], batch: int) -> Int[torch.Tensor, " batch"]:
     """Give the member of each row of a batch that holds whole blocks of `rows`.
@@ -173,6 +191,8 @@ def members_of(rows: Int[torch.Tensor, " n"], batch: int) -> Int[torch.Tensor, "
 def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, " n"]:
     """Give the mean squared error of each row's noise (or v) prediction by the pipeline as it is now attached.
 
+    Where the batch has masks, each pixel's squared error counts as much as they say.
+
     >>> from bayes_persona.diffusion.pipelines import load
     >>> pipe, latents, ids = load(), torch.ones(2, 8, 16, 16), torch.zeros(2, 40, dtype=torch.long)
     >>> denoising_loss(pipe, Batch(latents, latents, torch.tensor([1, 999]), ids, ids[:, 0], torch.ones(2))).shape
@@ -181,7 +201,8 @@ def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.T
     hidden = pipe.text_encoder(batch.tokens)[0]
     noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
     guess = pipe.unet(noisy, batch.time, hidden).sample
-    return (guess - target(pipe, batch)).square().mean(dim=(1, 2, 3))
+    error = (guess - target(pipe, batch)).square().mean(dim=1)
+    return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
 
 
 def target(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
@@ -202,6 +223,17 @@ def target(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "
     if kind == "v_prediction":
         return pipe.scheduler.get_velocity(batch.latents, batch.noise, batch.time)
     raise ConfigError(f"scheduler: predicts {kind}; only epsilon and v_prediction can be trained")
+
+
+def rates_of(adapter: Adapter, names: Iterable[str]) -> dict[str, float]:
+    """Give the relative learning rate of every param: that of the first pattern that fits, or else 1.
+
+    >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
+    >>> rates_of(TextualInversion(Subject("robot")), ["embedding"])
+    {'embedding': 1.0}
+    """
+    patterns = adapter.rates.items()
+    return {name: next((rate for pattern, rate in patterns if fnmatchcase(name, pattern)), 1.0) for name in names}
 
 
 def require_gates(adapter: Adapter, gates: Mapping[str, float] | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona.diffusion.adapter import Adapter, Batch, load, save
+from bayes_persona.diffusion.adapter import Adapter, Batch, load, rates_of, save
 from bayes_persona.diffusion.pipelines import fingerprint
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.named import require_finite, require_like
@@ -48,12 +48,13 @@ def check(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int = 0) -> Non
     >>> check(TextualInversion(Subject("robot")), load())
     """
     _require(isinstance(adapter, Adapter), f"{type(adapter).__name__} lacks a method or property of an adapter")
-    params = _trained(_checked_start(adapter, pipe, seed), seed)
+    params = _trained(adapter, _checked_start(adapter, pipe, seed), seed)
     _check_attaching(adapter, pipe, params)
     _check_gradients(adapter, pipe, params, seed)
     _check_rows(adapter, pipe, params, seed)
     _check_blocks(adapter, pipe, params, seed)
     _check_gates(adapter, pipe, params, seed)
+    _check_tracking(adapter, pipe, params, seed)
     _check_file(adapter, pipe, params)
 
 
@@ -97,7 +98,11 @@ def _check_gradients(adapter: Adapter, pipe: StableDiffusionPipeline, params: Pa
     _require(bool(loss.isfinite().all()), "loss is not finite")
     _require(loss.requires_grad, "no gradient reaches any parameter")
     grads = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
+    rates = rates_of(adapter, leaves)
     for name, grad in zip(leaves, grads, strict=True):
+        if rates[name] == 0:
+            _require(grad is None or not bool(grad.any()), f"a gradient reaches {name}, whose rate is 0")
+            continue
         for member in (0, 2):
             reached = grad is not None and bool(grad[member].abs().sum() > 0)
             _require(reached, f"no gradient reaches {name} of a member that has rows")
@@ -110,7 +115,8 @@ def _check_rows(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params,
     joint = adapter.loss(pipe, _tensors(pipe, params), batch)
     for row, member in enumerate(batch.member.tolist()):
         own = _tensors(pipe, {name: array[member : member + 1] for name, array in params.items()})
-        one = Batch(*(field[row : row + 1] for field in batch))._replace(member=torch.zeros_like(batch.member[:1]))
+        fields = [None if field is None else field[row : row + 1] for field in batch]
+        one = Batch(*fields)._replace(member=torch.zeros_like(batch.member[:1]))  # pyright: ignore[reportArgumentType]
         alone = adapter.loss(pipe, own, one)
         _require(_close(joint[row], alone[0]), "the loss of a row is not that of its member alone")
     unweighted = adapter.loss(pipe, _tensors(pipe, params), batch._replace(weight=torch.zeros_like(batch.weight)))
@@ -160,6 +166,19 @@ def _speaks(
         return _predict(pipe, _tokens(pipe, [adapter.subject.phrase] * len(latents)), latents)
 
 
+@torch.no_grad()
+def _check_tracking(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+    """What is tracked is what has rate 0, each member's by its own rows."""
+    rates, batch = rates_of(adapter, params), _batch(adapter, pipe, params, torch.tensor([0, 2, 2, 0]), seed)
+    with _untouched(pipe, "tracking does not restore the pipeline"):
+        new = adapter.track(pipe, _tensors(pipe, params), batch)
+    for name, value in new.items():
+        _require(rates.get(name) == 0, f"track changes {name}, whose rate is not 0")
+        old = torch.as_tensor(params[name]).to(value)
+        _require(value.shape == old.shape, f"track gives {name} another shape")
+        _require(torch.equal(value[1], old[1]), f"track changes {name} of a member without rows")
+
+
 def _check_file(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params) -> None:
     base = fingerprint(pipe)
     posterior = Posterior(tuple({name: array[k] for name, array in params.items()} for k in range(MEMBERS)))
@@ -177,10 +196,12 @@ def _check_file(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params)
     _require(False, "a file for another base model is not refused with MismatchError")
 
 
-def _trained(start: Params, seed: int) -> Params:
+def _trained(adapter: Adapter, start: Params, seed: int) -> Params:
     """Give params that have left their start, where many gradients are zero and members are alike."""
-    moved = {}
+    moved, rates = dict(start), rates_of(adapter, start)
     for name, array in start.items():
+        if rates[name] == 0:
+            continue
         step = generator(seed, "contract", name).standard_normal(array.shape) * max(float(array.std()), 0.1)
         moved[name] = (array + step).astype(array.dtype)
     return moved
@@ -191,7 +212,8 @@ def _batch(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, rows
         tokens = _tokens(pipe, [adapter.subject.phrase] * len(rows))
     time = torch.linspace(1, pipe.scheduler.config.num_train_timesteps - 1, len(rows)).long()
     latents, noise = _latents(pipe, len(rows), seed), _latents(pipe, len(rows), seed + 1)
-    return Batch(latents, noise, time.to(pipe.device), tokens, rows.to(pipe.device), torch.ones_like(time).to(latents))
+    weight, mask = torch.ones_like(time).to(latents), latents[:, 0].sigmoid()
+    return Batch(latents, noise, time.to(pipe.device), tokens, rows.to(pipe.device), weight, mask)
 
 
 def _tokens(pipe: StableDiffusionPipeline, prompts: list[str]) -> Int[torch.Tensor, "n words"]:

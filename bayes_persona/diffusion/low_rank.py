@@ -88,6 +88,11 @@ class LowRank:
         """How much of the change is made: turn it with `dataclasses.replace(adapter, scale=…)`."""
         return {"scale": (0.0, 1.5)}
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """All is learned at the run's rate."""
+        return {}
+
     def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
         """Start every member where PEFT starts: `down` uniform, `up` zero, so that nothing is changed yet.
 
@@ -132,6 +137,10 @@ class LowRank:
         """Give the denoising loss of every row."""
         with self.attached(pipe, params, batch.member):
             return denoising_loss(pipe, batch)
+
+    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+        """Nothing is learned but by gradient."""
+        return {}
 
     def export(self, path: str | Path, member: Params) -> None:
         """Write one member as diffusers' `pipe.load_lora_weights` reads it.

@@ -99,6 +99,9 @@ class AdamW:
         params: Where to start: named arrays or tensors, or the `State` that another run ended with.
         loss: The loss of one batch.
         config: The optimiser's settings.
+        rates: Learning rates over the config's, by parameter; 1 for those that are not named. What has 0 gets no
+            gradient.
+        after: Gives new values of some parameters after a step on a batch, such as moving averages.
         device: Where parameters live and the loss is computed.
 
     >>> from bayes_persona.loop import run
@@ -111,10 +114,19 @@ class AdamW:
     """
 
     def __init__(
-        self, params: Mapping[str, Any] | State, loss: Loss, config: Config | None = None, *, device: str = "cpu"
+        self,
+        params: Mapping[str, Any] | State,
+        loss: Loss,
+        config: Config | None = None,
+        *,
+        rates: Mapping[str, float] | None = None,
+        after: Callable[[Tensors, Any], Tensors] | None = None,
+        device: str = "cpu",
     ):
         self.config = Config() if config is None else config
         self.loss = loss
+        self.rates = {} if rates is None else rates
+        self.after = after
         self.device = device
         self.start = params
 
@@ -145,12 +157,14 @@ class AdamW:
         """
         names = list(state.params)
         params, first, second, average = ([_tensor(table[name], self.device) for name in names] for table in state[:4])
-        leaves = [value.detach().requires_grad_() for value in params]
+        rates = [float(self.rates.get(name, 1.0)) for name in names]
+        leaves = [value.detach().requires_grad_(rate > 0) for value, rate in zip(params, rates, strict=True)]
         noise = torch.Generator(self.device).manual_seed(seed)
         loss = self.loss(dict(zip(names, leaves, strict=True)), batch, noise)
         if not torch.isfinite(loss):
             raise DataError(f"step {int(state.steps)}: the loss is {loss.item()}; a lower rate may help")
-        grads = list(torch.autograd.grad(loss, leaves))
+        found = iter(torch.autograd.grad(loss, [leaf for leaf in leaves if leaf.requires_grad]))
+        grads = [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
         config, done = self.config, int(state.steps)
         rate = config.rate_at(done)
         with torch.no_grad():
@@ -162,8 +176,11 @@ class AdamW:
             second = torch._foreach_lerp(second, torch._foreach_mul(grads, grads), 1 - two)
             scale = torch._foreach_sqrt(torch._foreach_div(second, 1 - two ** (done + 1)))
             torch._foreach_add_(scale, 1e-8)
-            params = torch._foreach_mul(params, 1 - rate * config.decay)
-            torch._foreach_addcdiv_(params, first, scale, -rate / (1 - one ** (done + 1)))
+            params = torch._foreach_mul(params, [1 - rate * times * config.decay for times in rates])
+            torch._foreach_addcdiv_(params, first, scale, [-rate * times / (1 - one ** (done + 1)) for times in rates])
+            if self.after is not None:
+                table = dict(zip(names, params, strict=True))
+                params = list((table | self.after(table, batch)).values())
             # The average forgets its start: early on it looks back over a tenth of the steps so far.
             memory = min(config.average, (done + 1) / (done + 10))
             average = torch._foreach_lerp(average, params, 1 - memory) if config.average else params

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 
 from bayes_persona import loop
 from bayes_persona.diffusion import generate, pipelines, train
-from bayes_persona.diffusion.adapter import Adapter, Batch, Subject
+from bayes_persona.diffusion.adapter import Adapter, Batch, Subject, rates_of
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.text import tokens
 from bayes_persona.errors import ConfigError, DataError, needs_extra
@@ -59,6 +59,9 @@ class Config:
     """Rows a member sees in each step."""
     rate: float = 1e-2
     """Learning rate; what is good for new words is far too much for low-rank changes."""
+    snr: float | None = None
+    """Weight steps of little noise as if their signal-to-noise ratio were this at most (Min-SNR, Hang et al., ICCV
+    2023; 5 is usual); None weights all alike."""
 
     def __post_init__(self):
         for name in ("particles", "steps", "rows"):
@@ -66,6 +69,8 @@ class Config:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not (np.isfinite(self.alpha) and self.alpha >= 0):
             raise ConfigError(f"alpha: expected a finite number of at least 0, got {self.alpha}")
+        if self.snr is not None and not self.snr > 0:
+            raise ConfigError(f"snr: expected a positive number or None, got {self.snr}")
         if self.alpha > 0 and self.pseudo < 1:
             raise ConfigError(
                 f"pseudo: a prior worth {self.alpha} photos needs at least one picture, got {self.pseudo}"
@@ -81,6 +86,8 @@ class Shown(NamedTuple):
 
     pixels: UInt8[np.ndarray, "n h w 3"]
     captions: tuple[str, ...]
+    masks: Float[np.ndarray, "n h w"] | None = None
+    """Where the loss looks: numbers of at least 0, of which each mask's largest counts as 1; None is everywhere."""
 
 
 def personalize(
@@ -120,16 +127,18 @@ def personalize(
         raise DataError(
             f"photos: {len(photos.pixels)} pictures and {len(photos.captions)} captions; expected as many, at least 1"
         )
+    masks = {} if photos.masks is None else {"masks": photos.masks}
     said = {
         "config": asdict(config),
         "adapter": {**_plain(adapter), "method": adapter.method},
-        "photos": fingerprint_arrays({"pixels": photos.pixels}),
+        "photos": fingerprint_arrays({"pixels": photos.pixels, **masks}),
         "captions": list(photos.captions),
         "base": pipelines.fingerprint(pipe),
     }
     rows = Rows(pipe, adapter, photos, config, seed)
+    start = adapter.init(pipe, config.particles, child(seed, "start"))
     kernel = train.AdamW(
-        adapter.init(pipe, config.particles, child(seed, "start")),
+        start,
         lambda params, batch, _: (batch.weight * adapter.loss(pipe, params, batch)).sum() / config.rows,
         train.Config(
             rate=config.rate,
@@ -138,6 +147,8 @@ def personalize(
             cooldown=config.steps - config.steps // 2,
             members=True,
         ),
+        rates=rates_of(adapter, start),
+        after=lambda params, batch: adapter.track(pipe, params, batch),
         device=str(pipe.device),
     )
     state, _ = loop.run(
@@ -187,11 +198,13 @@ class Rows:
         made = generated(pipe, subject, photos.captions, config.pseudo if config.alpha else 0, seed)
         self.config, self.seed, self.device = config, seed, pipe.device
         self.times = pipe.scheduler.config.num_train_timesteps
+        self.snr = None if config.snr is None else _min_snr(pipe, config.snr)
         self.latents = encode(pipe, np.concatenate([photos.pixels, made.pixels])).float()
         texts += [subject.prompt(text) if config.prior == "subject" else subject.anyone(text) for text in made.captions]
         self.tokens = _tokens(pipe, adapter, texts, seed).to(pipe.device)
         share = config.alpha / (config.alpha + n)
         m = len(made.pixels)
+        self.masks = None if photos.masks is None else _pooled(photos, m, self.latents)
         self.chance = np.concatenate([np.full(n, (1 - share) / n), np.full(m, share / max(m, 1))])
         self.weights = np.stack([self._weights(k, n, m) for k in range(config.particles)])
 
@@ -202,7 +215,8 @@ class Rows:
         member = np.repeat(np.arange(self.config.particles), self.config.rows)
         tensors = (torch.from_numpy(part).to(self.device) for part in (noise, time, member, weight))
         noise, time, member, weight = tensors
-        return Batch(self.latents[picked], noise, time, self.tokens[picked], member, weight)
+        mask = None if self.masks is None else self.masks[picked]
+        return Batch(self.latents[picked], noise, time, self.tokens[picked], member, weight, mask)
 
     def _member(self, k: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         rng = generator(self.seed, "member", k, "step", step)
@@ -211,13 +225,34 @@ class Rows:
         # Times spread evenly over the schedule with one common shift: the same mean as independent ones, less noise.
         time = ((rng.random() + np.arange(n) / n) % 1 * self.times).astype(np.int64)
         noise = rng.standard_normal((n, *self.latents.shape[1:]), dtype=np.float32)
-        return picked, noise, time, (self.weights[k] / self.chance)[picked].astype(np.float32)
+        weight = (self.weights[k] / self.chance)[picked]
+        weight = weight if self.snr is None else weight * self.snr[time]
+        return picked, noise, time, weight.astype(np.float32)
 
     def _weights(self, k: int, n: int, m: int) -> Float[np.ndarray, " all"]:
         if self.config.weights == "even":
             return self.chance
         draw = dirichlet_process(n, m, self.config.alpha, child(self.seed, "member", k, "weights"))
         return np.concatenate([draw.real, draw.pseudo])
+
+
+def _min_snr(pipe: StableDiffusionPipeline, most: float) -> Float[np.ndarray, " times"]:
+    """Give each time's weight: min(SNR, most) / SNR for noise that is predicted, over SNR + 1 for v."""
+    signal = pipe.scheduler.alphas_cumprod.double().cpu().numpy()
+    snr = signal / (1 - signal)
+    return np.minimum(snr, most) / np.maximum(snr + (pipe.scheduler.config.prediction_type == "v_prediction"), 1e-12)
+
+
+def _pooled(photos: Shown, made: int, latents: torch.Tensor) -> Float[torch.Tensor, "n h w"]:
+    """Give every picture's mask on the grid of the latents; made-up pictures count everywhere."""
+    masks = torch.as_tensor(np.asarray(photos.masks, np.float32), device=latents.device)
+    if masks.shape != photos.pixels.shape[:3] or not bool(torch.isfinite(masks).all()) or bool((masks < 0).any()):
+        raise DataError(f"masks: expected numbers of at least 0 of shape {photos.pixels.shape[:3]}, got {masks.shape}")
+    if empty := [i for i, mask in enumerate(masks) if not mask.any()]:
+        raise DataError(f"masks: the subject is nowhere in photo {empty[0]}; leave the photo out, or give no masks")
+    small = torch.nn.functional.adaptive_avg_pool2d(masks[:, None], (latents.shape[2], latents.shape[3]))[:, 0]
+    small = small / small.amax(dim=(1, 2), keepdim=True)
+    return torch.cat([small, torch.ones(made, *latents.shape[2:], device=latents.device)])
 
 
 def _tokens(pipe: StableDiffusionPipeline, adapter: Adapter, texts: list[str], seed: int) -> torch.Tensor:

@@ -44,6 +44,13 @@ class Shift:
     def knobs(self):
         return {}
 
+    @property
+    def rates(self):
+        return {}
+
+    def track(self, pipe, params, batch):
+        return {}
+
     def init(self, pipe, members, seed):
         draws = [generator(seed, "member", k).normal(size=pipe.unet.config.out_channels) for k in range(members)]
         return {"shift": np.stack(draws).astype(np.float32)}
@@ -64,6 +71,41 @@ class Shift:
     def loss(self, pipe, params, batch):
         with self.attached(pipe, params, batch.member):
             return denoising_loss(pipe, batch)
+
+
+@dataclass(frozen=True)
+class Tracks(Shift):
+    """Remembers the mean weight of each member's rows. It keeps every promise."""
+
+    memory: float = 0.9
+
+    @property
+    def rates(self):
+        return {"seen*": 0.0}
+
+    def init(self, pipe, members, seed):
+        return {**super().init(pipe, members, seed), "seen": np.zeros((members, 1), np.float32)}
+
+    def track(self, pipe, params, batch):
+        seen = params["seen"].clone()
+        for member in batch.member.unique():
+            seen[member] = torch.lerp(batch.weight[batch.member == member].mean(), seen[member], self.memory)
+        return {"seen": seen}
+
+
+class TracksTheLearned(Tracks):
+    def track(self, pipe, params, batch):
+        return {"shift": params["shift"] + 1}
+
+
+class TracksEveryone(Tracks):
+    def track(self, pipe, params, batch):
+        return {"seen": params["seen"] + 1}
+
+
+class LearnsTheTracked(Tracks):
+    def shift(self, params, gates):
+        return super().shift(params, gates) + torch.as_tensor(params["seen"])
 
 
 class WithoutAxis(Shift):
@@ -257,6 +299,9 @@ def pipe():
         (TakesAnyBatch(), "not whole blocks of rows is not refused"),
         (KeepsALittle(), "with all gates at 0 members still differ"),
         (KeepsAConstant(), "with all gates at 0 a prompt without the subject is not the base model's"),
+        (TracksTheLearned(), "track changes shift, whose rate is not 0"),
+        (TracksEveryone(), "track changes seen of a member without rows"),
+        (LearnsTheTracked(), "a gradient reaches seen, whose rate is 0"),
         (ClosedByDefault(), "a gate that nobody mentions is not 1"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Shift) else "",
@@ -284,6 +329,7 @@ def test_a_start_that_is_not_finite_is_named(pipe):
 
 def test_one_that_keeps_them_all_passes_on_any_seed(pipe):
     assert check(Shift(), pipe) is None
+    assert check(Tracks(), pipe) is None
     assert check(replace(Shift(), subject=Subject("cat", "<tom>")), pipe, seed=5) is None
 
 

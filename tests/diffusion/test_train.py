@@ -209,3 +209,19 @@ def test_a_state_is_tensors_and_the_number_of_steps():
     state, _ = run(AdamW(start(), loss, Config()), targets, steps=2, seed=0)
     assert isinstance(state, State)
     assert int(state.steps) == 2
+
+
+def test_what_has_rate_0_is_only_tracked():
+    """A moving average of where the other parameter went, bit for bit; a smaller rate makes proportionally less way."""
+    start = {"w": np.zeros(2, np.float32), "slow": np.zeros(2, np.float32), "seen": np.zeros(2, np.float32)}
+
+    def loss(params, batch, noise):
+        return (params["w"] - 1).square().sum() + (params["slow"] - 1).square().sum() + params["seen"].sum()
+
+    def after(params, batch):
+        return {"seen": 0.5 * params["seen"] + 0.5 * params["w"]}
+
+    kernel = AdamW(start, loss, Config(rate=0.1, warmup=1, clip=100.0), rates={"slow": 0.1, "seen": 0.0}, after=after)
+    state, _ = run(kernel, lambda step: None, steps=1, seed=0)
+    np.testing.assert_allclose(state.params["slow"], 0.1 * np.asarray(state.params["w"]), rtol=1e-5)
+    np.testing.assert_allclose(state.params["seen"], 0.5 * np.asarray(state.params["w"]), rtol=1e-6)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -143,3 +144,36 @@ def test_a_caption_that_is_too_long_is_named(pipe, photos):
     long = photos._replace(captions=("{subject} " + "happy " * 60, *photos.captions[1:]))
     with pytest.raises(ConfigError, match="tokens"):
         personalize(pipe, ADAPTER, long, QUICK)
+
+
+def test_a_mask_says_where_the_loss_looks(pipe, photos):
+    masks = np.zeros(photos.pixels.shape[:3])
+    masks[:, 16:48, 16:48] = 0.25  # only what it is relative to its largest number counts
+    batch = Rows(pipe, ADAPTER, photos._replace(masks=masks), QUICK, seed=0)(0)
+    real = batch.mask.mean(dim=(1, 2)) < 1
+    assert set(batch.mask[real].unique().tolist()) == {0.0, 1.0}
+    assert (batch.mask[~real] == 1).all()
+    params = {EMBEDDING: torch.as_tensor(ADAPTER.init(pipe, 3, seed=0)[EMBEDDING])}
+    with torch.no_grad():
+        masked, whole = (ADAPTER.loss(pipe, params, one) for one in (batch, batch._replace(mask=None)))
+    assert (masked[real] < whole[real]).all()
+    assert torch.equal(masked[~real], whole[~real])
+
+
+def test_masks_that_cannot_be_are_refused(pipe, photos):
+    for masks, message in (
+        (np.zeros(photos.pixels.shape[:3]), "nowhere in photo 0"),
+        (np.ones((4, 8, 8)), "masks: expected numbers"),
+        (-np.ones(photos.pixels.shape[:3]), "masks: expected numbers"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Rows(pipe, ADAPTER, photos._replace(masks=masks), QUICK, seed=0)
+
+
+def test_min_snr_weights_what_is_easy_less(pipe, photos):
+    signal = pipe.scheduler.alphas_cumprod.double().numpy()
+    batch = Rows(pipe, ADAPTER, photos, replace(QUICK, snr=5.0, weights="even"), seed=0)(0)
+    snr = (signal / (1 - signal))[batch.time.numpy()]
+    np.testing.assert_allclose(batch.weight, np.minimum(snr, 5) / (snr + 1), rtol=1e-5)
+    with pytest.raises(ConfigError, match="snr"):
+        Config(snr=0.0)

@@ -65,6 +65,11 @@ class TextualInversion:
         return {}
 
     @property
+    def rates(self) -> Mapping[str, float]:
+        """All is learned at the run's rate."""
+        return {}
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The new words, named as diffusers names them."""
         return words.spelled(self.subject.token, self.vectors)
@@ -100,6 +105,10 @@ class TextualInversion:
         own = words.known(pipe, torch.as_tensor(params[EMBEDDING]), batch.member, self.vectors)
         with attached(pipe.text_encoder, {words.place(pipe): own}):
             return denoising_loss(pipe, batch)
+
+    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+        """Nothing is learned but by gradient."""
+        return {}
 
     def export(self, path: str | Path, member: Mapping[str, np.ndarray]) -> None:
         """Write one member as diffusers' `pipe.load_textual_inversion` reads it."""
