@@ -12,6 +12,7 @@ import tyro
 from bayes_persona.cpsrl import experiment, graph
 from bayes_persona.cpsrl.config import Config as Told
 from bayes_persona.cpsrl.experiment import Agent
+from bayes_persona.cpsrl.regret import optimum
 from benchmarks.rl import exact, speed, surprise, worlds
 from benchmarks.rows import Row, ratio, row, save
 
@@ -175,7 +176,7 @@ def sepsis(config: Config) -> list[Row]:
     runs = compare(config, "sepsis", agents, spec, 300)
     runs |= compare(config, "sepsis-flat", flats, spec, 100, range(min(config.seeds, 4)))
     make, rows = _maker("sepsis", started), []
-    best = experiment.episode.problem(told, graph.complete(spec), spec).optimum.item()
+    best = float(optimum(spec, horizon=told.horizon))
     for name, result in runs.items():
         value, episodes = best - result.log["regret"], result.log["regret"].shape[1]
         smooth = np.apply_along_axis(lambda one: np.convolve(one, np.full(10, 0.1), "valid"), 1, value)
