@@ -14,8 +14,9 @@ help:  ## what there is
 demo: $(READY)  ## run all three parts and write demo/report/index.html
 	$(BIN)/bayes-persona demo
 
+# Two workers of one thread each: much of the time goes to compiling small programs, which threads do not share.
 test: $(READY)  ## all tests, docstring examples and notebooks included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 	$(BIN)/python -m pytest --override-ini addopts= --nbmake notebooks
 
 check: $(READY)  ## lint, types and floors

@@ -8,13 +8,14 @@ that row is computed with that member's parameters. So K members cost one pass o
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
+from bayes_persona.diffusion.text import hidden
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -198,9 +199,9 @@ def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.T
     >>> denoising_loss(pipe, Batch(latents, latents, torch.tensor([1, 999]), ids, ids[:, 0], torch.ones(2))).shape
     torch.Size([2])
     """
-    hidden = pipe.text_encoder(batch.tokens)[0]
+    text = hidden(pipe, batch.tokens)
     noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
-    guess = pipe.unet(noisy, batch.time, hidden).sample
+    guess = pipe.unet(noisy, batch.time, text.states).sample
     error = (guess - target(pipe, batch)).square().mean(dim=1)
     return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
 
@@ -278,7 +279,13 @@ def save(path: str | Path, adapter: Adapter, posterior: Posterior, *, base: str,
     >>> len(posterior), about["method"], about["alpha"]
     (1, 'textual_inversion', 4)
     """
-    own = {"method": adapter.method, "subject": asdict(adapter.subject), "base": base, "members": len(posterior)}
+    own = {
+        "method": adapter.method,
+        "subject": asdict(adapter.subject),
+        "settings": settings(adapter),
+        "base": base,
+        "members": len(posterior),
+    }
     if taken := sorted(own.keys() & facts.keys()):
         raise ConfigError(f"facts: {', '.join(taken)} is what the file says by itself; call the fact something else")
     about = {**own, **facts}
@@ -303,6 +310,32 @@ def load(path: str | Path, *, base: str | None = None) -> tuple[Posterior, dict[
     fit = bool(arrays and count) and all(array.shape[:1] == (count,) for array in arrays.values())
     if "method" not in about or not fit:
         raise DataError(f"{path}: holds no personalization; was it written by bayes-persona personalize?")
-    if base is not None and about.get("base") != base:
-        raise MismatchError(f"{path}: was trained on base model {about.get('base')}, this is {base}; load that one")
+    if base is not None:
+        require_base(path, about, base)
     return Posterior(tuple({name: array[k] for name, array in arrays.items()} for k in range(count))), about
+
+
+def require_base(path: str | Path, about: Mapping[str, Any], base: str) -> None:
+    """Check that a personalization was trained on a base model.
+
+    Raises:
+        MismatchError: If it was not.
+
+    >>> require_base("me.safetensors", {"base": "a"}, "b")
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.MismatchError: me.safetensors: was trained on base model a, this is b; load that one
+    """
+    if about.get("base") != base:
+        raise MismatchError(f"{path}: was trained on base model {about.get('base')}, this is {base}; load that one")
+
+
+def settings(adapter: Adapter) -> dict[str, Any]:
+    """Give an adapter's settings, besides its subject, as plain values: `type(adapter)(subject, **settings)` again.
+
+    >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
+    >>> settings(TextualInversion(Subject("robot"), vectors=3))
+    {'vectors': 3, 'spread': 0.0}
+    """
+    plain = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
+    return {name: value for name, value in plain.items() if name not in {"subject", "method"}}

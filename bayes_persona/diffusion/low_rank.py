@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.text import OfText
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.seeds import child
@@ -172,7 +173,7 @@ class LowRank:
         return {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
 
 
-class LowRankLinear(nn.Module):
+class LowRankLinear(OfText):
     """A projection and each row's own low-rank update of it.
 
     >>> base = nn.Linear(3, 2, bias=False)
@@ -196,6 +197,11 @@ class LowRankLinear(nn.Module):
         self.down, self.up = down, up  # plain tensors: gradients flow to whoever owns them
         self.rows = rows
         self.scale = scale
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What the output depends on, besides the text."""
+        return (*self.base.parameters(), self.down, self.up, self.rows)
 
     def forward(self, x: Float[torch.Tensor, "n t i"]) -> Float[torch.Tensor, "n t o"]:
         """Add to the projection of each row what its own member adds."""

@@ -17,7 +17,7 @@ with needs_extra("diffusion"):
     import diffusers
     import torch
     import transformers
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """What `model_index.json` may call a model: the same networks under either name."""
@@ -79,7 +79,7 @@ def load(
     return pipe
 
 
-def fingerprint(pipe: StableDiffusionPipeline) -> str:
+def fingerprint(pipe: DiffusionPipeline) -> str:
     """Give 32 letters that change when any weight does, but not with the device, nor with half precision made full.
 
     Attached parts count: take the fingerprint of a base model while nothing is attached to it.

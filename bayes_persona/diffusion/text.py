@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.errors import ConfigError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
     from diffusers.models.attention_processor import Attention
     from torch import nn
 
@@ -21,7 +21,7 @@ REMEMBERED = 4
 """Texts whose keys and values a projection keeps: guidance in two passes needs two."""
 
 
-def tokens(pipe: StableDiffusionPipeline, prompt: str) -> tuple[int, ...]:
+def tokens(pipe: DiffusionPipeline, prompt: str) -> tuple[int, ...]:
     """Give the token ids of a prompt, padded to the length that the model reads.
 
     Raises:
@@ -41,6 +41,62 @@ def tokens(pipe: StableDiffusionPipeline, prompt: str) -> tuple[int, ...]:
         cut = tokenizer.decode(ids[longest - 1 : -1], clean_up_tokenization_spaces=False).replace("</w>", " ").strip()
         raise ConfigError(f"prompt: {len(ids) - 2} tokens, the model reads {longest - 2}; cut off would be: {cut}")
     return tuple(tokenizer(prompt, padding="max_length", max_length=longest).input_ids)
+
+
+class Hidden(NamedTuple):
+    """What a U-Net sees of texts: the states of every token, and of SDXL a summary of the whole.
+
+    >>> Hidden(torch.zeros(1, 40, 128)).pooled is None
+    True
+    """
+
+    states: Float[torch.Tensor, "n words width"]
+    pooled: Float[torch.Tensor, "n summary"] | None = None
+
+
+def hidden(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Hidden:
+    """Encode tokens as the pipeline itself does: of SDXL both encoders' last states but one, side by side.
+
+    Args:
+        pipe: Any Stable Diffusion.
+        ids: Tokens of its first tokenizer, padded.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> pipe = load()
+    >>> hidden(pipe, torch.tensor([tokens(pipe, "a cat")])).states.shape
+    torch.Size([1, 40, 128])
+    """
+    second: Any = getattr(pipe, "text_encoder_2", None)
+    if second is None:
+        return Hidden(pipe.text_encoder(ids)[0])
+    # both read the same words; the second pads with another token
+    padded = ids.masked_fill(~ended(pipe, ids), pipe.tokenizer_2.pad_token_id)
+    one, two = (net(ids, output_hidden_states=True) for net, ids in ((pipe.text_encoder, ids), (second, padded)))
+    return Hidden(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two[0])
+
+
+def ended(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Bool[torch.Tensor, "n words"]:
+    """Say which tokens are the text, from the first mark to the last, and not padding.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> pipe = load()
+    >>> ended(pipe, torch.tensor([tokens(pipe, "a cat")])).sum().item()
+    4
+    """
+    ends = (ids == pipe.tokenizer.eos_token_id).cumsum(dim=1)
+    return (ends == 0) | ((ends == 1) & (ids == pipe.tokenizer.eos_token_id))
+
+
+class OfText(nn.Module):
+    """What adapters put around a projection of the text, where it is a function of the text and of `tensors` alone.
+
+    `cached_text` remembers what such a projection gives.
+    """
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What its output depends on, besides the text."""
+        raise NotImplementedError
 
 
 class Prompts:
@@ -100,8 +156,9 @@ class Prompts:
 def cached_text(unet: nn.Module) -> Iterator[None]:
     """Inside the block, project a text to keys and values once, not in every denoising step, with the same results.
 
-    Remembered are the outputs of the plain linear layers in (or wrapped by what is attached to) `to_k` and `to_v` of
-    every cross-attention, for the very same input tensor and weights. With gradients nothing is remembered.
+    Remembered are the outputs of `to_k` and `to_v` of every cross-attention for the very same input tensor and weights,
+    with what adapters make of them (`OfText`), or else of the plain linear layers inside of what is attached there.
+    With gradients nothing is remembered.
 
     Args:
         unet: A U-Net with or without attached parts; more may be attached inside the block.
@@ -115,21 +172,29 @@ def cached_text(unet: nn.Module) -> Iterator[None]:
     >>> bool((first == second).all())
     True
     """
-    found = {}
+    parts = {}
     for above, block in unet.named_modules():
         if isinstance(block, Attention) and block.is_cross_attention:
             for side in ("to_k", "to_v"):
-                for below, part in getattr(block, side).named_modules():
-                    if type(part) is nn.Linear:  # a subclass may do more than its weights say
-                        found[".".join(filter(None, (above, side, below)))] = _Remembered
-    with attached(unet, found):
+                name = f"{above}.{side}" if above else side
+                parts |= dict.fromkeys(_outermost(getattr(block, side), name), _Remembered)
+    with attached(unet, parts):
         yield
 
 
-class _Remembered(nn.Module):
-    """A linear layer that gives the same output again for the same input, found by identity and version."""
+def _outermost(part: nn.Module, name: str) -> Iterator[str]:
+    """Give the names of the largest parts that can be remembered."""
+    if isinstance(part, OfText) or type(part) is nn.Linear:  # a subclass may do more than its weights say
+        yield name
+    else:
+        for below, child in part.named_children():
+            yield from _outermost(child, f"{name}.{below}")
 
-    def __init__(self, original: nn.Linear):
+
+class _Remembered(nn.Module):
+    """A projection that gives the same output again for the same input, found by identity and version."""
+
+    def __init__(self, original: nn.Linear | OfText):
         super().__init__()
         self.original = original
         self.training = original.training
@@ -142,7 +207,7 @@ class _Remembered(nn.Module):
     out_features = property(lambda self: self.original.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weights = (self.weight, self.bias)
+        weights = self.original.tensors if isinstance(self.original, OfText) else (self.weight, self.bias)
         tensors = [tensor for tensor in (x, *weights) if tensor is not None]
         if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in tensors):
             return self.original(x)  # such tensors do not count their changes
@@ -152,7 +217,7 @@ class _Remembered(nn.Module):
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         state = (autocast, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
         for known in self._known:
-            same = known.source() is x and all(map(operator.is_, known.weights, weights)) and known.state == state
+            same = known.source() is x and known.state == state and all(map(operator.is_, known.weights, weights))
             if same and known.output._version == known.version:
                 return known.output
         output = self.original(x)
@@ -163,7 +228,7 @@ class _Remembered(nn.Module):
 
 class _Known(NamedTuple):
     source: weakref.ref[torch.Tensor]
-    weights: tuple[torch.Tensor | None, torch.Tensor | None]
+    weights: tuple[torch.Tensor | None, ...]
     state: tuple[Any, ...]
     output: torch.Tensor
     version: int

@@ -16,7 +16,7 @@ from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from torch import nn
     from transformers import AddedToken
 
@@ -30,7 +30,7 @@ def spelled(token: str, vectors: int) -> tuple[str, ...]:
     return (token, *(f"{token}_{k}" for k in range(1, vectors)))
 
 
-def meaning(pipe: StableDiffusionPipeline, text: str) -> Float[torch.Tensor, " width"]:
+def meaning(pipe: DiffusionPipeline, text: str) -> Float[torch.Tensor, " width"]:
     """Give the mean of the embeddings of the tokens of a text, such as a superclass of one token or several.
 
     Raises:
@@ -48,7 +48,7 @@ def meaning(pipe: StableDiffusionPipeline, text: str) -> Float[torch.Tensor, " w
 
 @contextmanager
 def taught(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     words: Sequence[str],
     vectors: torch.Tensor,
     rows: Int[torch.Tensor, " n"],
@@ -81,9 +81,7 @@ def taught(
         pipe.tokenizer = own
 
 
-def known(
-    pipe: StableDiffusionPipeline, vectors: torch.Tensor, rows: Int[torch.Tensor, " n"], count: int
-) -> "NewWords":
+def known(pipe: DiffusionPipeline, vectors: torch.Tensor, rows: Int[torch.Tensor, " n"], count: int) -> "NewWords":
     """Give the text encoder's table with new words beside it, for batches that are tokens already.
 
     Raises:
@@ -100,7 +98,7 @@ def known(
     return NewWords(old, vectors, rows, first=len(pipe.tokenizer))
 
 
-def table(pipe: StableDiffusionPipeline) -> nn.Embedding:
+def table(pipe: DiffusionPipeline) -> nn.Embedding:
     """Give the text encoder's own table.
 
     Raises:
@@ -116,7 +114,7 @@ def table(pipe: StableDiffusionPipeline) -> nn.Embedding:
     return found
 
 
-def place(pipe: StableDiffusionPipeline) -> str:
+def place(pipe: DiffusionPipeline) -> str:
     """Give the name of the table in the text encoder.
 
     >>> from bayes_persona.diffusion.pipelines import load

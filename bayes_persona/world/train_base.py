@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from bayes_persona import __version__, loop
-from bayes_persona.diffusion import pipelines, train
+from bayes_persona.diffusion import covariance, pipelines, train
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.files import load_arrays, load_json, save_arrays, save_json, write
 from bayes_persona.metrics import mean_interval
@@ -35,6 +35,8 @@ with needs_extra("diffusion"):
 
 FEW = 4
 """Pictures a step of the autoencoder: their pixels are many, and many small steps learn faster than few large ones."""
+CAPTIONS = 4_000
+"""Captions that the covariance of the text encoder is the mean of: about 60,000 tokens."""
 CLOCK = 50
 """Steps between two looks at the clock."""
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -108,8 +110,16 @@ class Config:
 def main(config: Config) -> Path:
     """Train, judge, write the model card, and give the folder of the finished model."""
     place = fit(config)
+    measure_text(config, place)
     describe(config, place)
     return place
+
+
+def measure_text(config: Config, place: Path) -> None:
+    """Write the covariance of the finished text encoder beside it: Perfusion asks for it."""
+    examples = (splits.sample(splits.Config(), i, seed=child(config.seed, "covariance")) for i in range(CAPTIONS))
+    found = covariance.estimate(pipelines.load(place), [example.caption for example in examples])
+    covariance.save(place / covariance.NAME, found)
 
 
 def fit(config: Config) -> Path:

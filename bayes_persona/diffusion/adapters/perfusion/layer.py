@@ -1,0 +1,137 @@
+"""The gated rank-one edit of a projection of the text, for every row's own concepts (eq. 3 and appendix B)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+
+from bayes_persona.diffusion.adapter import members_of
+from bayes_persona.diffusion.text import OfText
+from bayes_persona.errors import MismatchError, needs_extra
+
+with needs_extra("diffusion"):
+    import torch
+    from torch import nn
+
+ALIKE = 1e-4
+"""Concepts whose inputs span less than this, of a unit square, cannot be told apart."""
+
+
+class Inputs(NamedTuple):
+    """Which tokens are edited: what all layers share, first axis members, second concepts.
+
+    >>> one = Inputs.of(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.tensor([0]))
+    >>> one.similarity(torch.ones(1, 1, 2)).item()
+    1.0
+    """
+
+    input: Float[torch.Tensor, "k c d"]
+    """Target inputs i*."""
+    direction: Float[torch.Tensor, "k c d"]
+    """C⁻¹ i*, so that C itself is not needed any more."""
+    gram: Float[torch.Tensor, "k c c"]
+    """G_ab = i*_aᵀ C⁻¹ i*_b."""
+    rows: Int[torch.Tensor, " n"]
+    """Member of each row of a batch, or of a block of it."""
+
+    @classmethod
+    def of(cls, input: torch.Tensor, direction: torch.Tensor, rows: torch.Tensor) -> "Inputs":
+        """Make them of target inputs and of C⁻¹ times them.
+
+        Raises:
+            MismatchError: If an input has no length, or inputs of two concepts are the same.
+        """
+        input, direction = input.detach().float(), direction.detach().float()
+        gram = input @ direction.mT
+        lengths = gram.diagonal(dim1=1, dim2=2)
+        if not bool((lengths > 0).all()):
+            raise MismatchError("input: a target input has no length in the metric of captions; train it again")
+        if input.shape[1] > 1:
+            smallest = torch.linalg.eigvalsh(gram / (lengths[:, :, None] * lengths[:, None, :]).sqrt())[:, 0]
+            if bool((smallest < ALIKE).any()):
+                raise MismatchError("input: two concepts have the same target input; leave one of them out")
+        return cls(input, direction, gram, rows)
+
+    @property
+    def lengths(self) -> Float[torch.Tensor, "k c"]:
+        """‖i*‖² in the metric of C⁻¹."""
+        return self.gram.diagonal(dim1=1, dim2=2)
+
+    def products(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
+        """Give ⟨i*, e⟩ of every token with the concepts of its row's member."""
+        direction = self.direction.to(x.device)[members_of(self.rows, len(x)).to(x.device)]
+        return x.to(direction.dtype) @ direction.mT
+
+    def similarity(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
+        """Give s = ⟨i*, e⟩ / ‖i*‖²."""
+        member = members_of(self.rows, len(x)).to(x.device)
+        return self.products(x) / self.lengths.to(x.device)[member][:, None, :]
+
+
+class RankOneLinear(OfText):
+    """A projection W of the text in which each concept's part of a token is replaced by the concept's own output.
+
+    h(e) = W(e − Σ_jk i*_j G⁻¹_jk ⟨i*_k, e⟩) + Σ_j σ((s_j(e) − β_j) / τ_j) o*_j: with one concept eq. 3, with several
+    the exact projection of appendix B, whatever the angles between them.
+
+    Args:
+        base: W, without a bias.
+        inputs: Which tokens.
+        output: Target outputs o*, (members, concepts, outputs).
+        beta: Where each concept's gate is half open, (concepts,).
+        tau: How softly it opens, (concepts,).
+        amount: How much of each concept's edit is made, (concepts,); None is all.
+        reads: Which columns of the text are read, where it holds two encodings side by side; None is all.
+
+    Raises:
+        MismatchError: If inputs or outputs do not fit W.
+
+    >>> base, i = nn.Linear(2, 3, bias=False), torch.tensor([[[1.0, 0.0]]])
+    >>> inputs, half, sharp = Inputs.of(i, i, torch.tensor([0])), torch.tensor([0.5]), torch.tensor([0.01])
+    >>> layer = RankOneLinear(base, inputs, torch.ones(1, 1, 3), half, sharp)
+    >>> layer(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])).detach().round(decimals=3).tolist()  # the concept, and nothing
+    [[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]]
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        inputs: Inputs,
+        output: torch.Tensor,
+        beta: Float[torch.Tensor, " c"],
+        tau: Float[torch.Tensor, " c"],
+        *,
+        amount: Float[torch.Tensor, " c"] | None = None,
+        reads: Sequence[slice] | None = None,
+    ):
+        super().__init__()
+        weight = base.get_parameter("weight")
+        have, want = (output.shape[-1], inputs.input.shape[-1]), tuple(weight.shape)
+        if have != want or output.shape[:2] != inputs.input.shape[:2]:
+            raise MismatchError(f"output: {have} do not fit a projection {want}; was it made for another model?")
+        self.base = base
+        self.inputs = inputs
+        self.output = output  # a plain tensor: gradients flow to whoever owns it
+        self.beta, self.tau = beta, tau
+        self.amount = torch.ones_like(beta) if amount is None else amount
+        self.reads = reads
+        with torch.no_grad():  # G⁻¹ (W i*), the same for every text
+            taken = torch.linalg.inv(inputs.gram) * self.amount
+            self.taken = taken @ (inputs.input @ weight.float().mT)
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What the output depends on, besides the text."""
+        return (self.base.get_parameter("weight"), self.output, self.taken, self.beta, self.tau, *self.inputs)
+
+    def forward(self, x: Float[torch.Tensor, "n t _"]) -> Float[torch.Tensor, "n t o"]:
+        """Project every token, with the edit of its row's member."""
+        if self.reads is not None:
+            x = torch.cat([x[..., part] for part in self.reads], dim=-1)
+        out = self.base(x)
+        if not bool(self.amount.any()):
+            return out
+        products, member = self.inputs.products(x), members_of(self.inputs.rows, len(x)).to(x.device)
+        similarity = products / self.inputs.lengths[member][:, None, :]
+        gates = self.amount * torch.sigmoid((similarity - self.beta) / self.tau)
+        return out + (gates @ self.output[member].float() - products @ self.taken[member]).to(out.dtype)
