@@ -19,6 +19,8 @@ with needs_extra("torch"):
 Likelihood = Literal["categorical", "bernoulli", "gaussian"]
 NOISE = "noise.variance"
 """The name of the noise variance (k,) among a particle's params, if the likelihood is gaussian."""
+STILL = 1e-7
+"""Features whose spread is less than this, of their size or of the largest spread, do not move: float32 sees no more."""
 
 
 def require(likelihood: str) -> None:
@@ -104,8 +106,11 @@ def fit_head(
     True
     """
     centre, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)  # a feature that never moves tells nothing, and keeps weight zero
-    inputs = (features - centre) / scale
+    # A feature that never moves tells nothing. One that moves by what single precision cannot see would get a weight so
+    # large that the first step of fine-tuning ends in NaN; both keep weight zero.
+    moves = scale > STILL * np.maximum(np.abs(centre), scale.max(initial=0))
+    scale = np.where(moves, scale, 1.0)
+    inputs = np.where(moves, features - centre, 0.0) / scale
     mass = data.weights[:, None] / data.weights.sum()
     solve = _least_squares if likelihood == "gaussian" else _logistic
     weight, bias = solve(inputs, data.y, mass, penalty, likelihood)

@@ -131,3 +131,17 @@ def test_the_prior_of_a_regression_believes_in_noise():
     base = linear_probe(learner, regression(x.astype(np.float32), y), penalty=1e-6)
     assert base.params[NOISE] == pytest.approx(0.09, rel=0.2)
     assert np.corrcoef(base.labels[:, 0], y)[0, 1] > 0.95
+
+
+def test_features_that_do_not_move_get_no_weight():
+    """A dead feature of 1e-31, or one that only rounding moves, would get a weight that no training survives."""
+    rng = np.random.default_rng(0)
+    useful = rng.normal(size=(40, 2))
+    dead = 1e-31 * rng.normal(size=(40, 1))
+    rounded = (1e3 + 5e-5 * rng.normal(size=(40, 1))).astype(np.float32).astype(float)
+    data = Data(None, np.eye(2)[(useful[:, 0] > 0).astype(int)], np.ones(40))
+    weight, bias = fit_head(np.hstack([useful, dead, rounded]), data, penalty=0.01)
+    alone = fit_head(useful, data, penalty=0.01)
+    np.testing.assert_allclose(weight[:, :2], alone[0], atol=1e-6)
+    np.testing.assert_allclose(bias, alone[1], atol=1e-6)
+    assert not weight[:, 2:].any()
