@@ -20,7 +20,7 @@ Likelihood = Literal["categorical", "bernoulli", "gaussian"]
 NOISE = "noise.variance"
 """The name of the noise variance (k,) among a particle's params, if the likelihood is gaussian."""
 STILL = 1e-7
-"""Features whose spread is less than this, of their size or of the largest spread, do not move as far as float32 sees."""
+"""Features whose spread is less than this, of their size or of the largest spread, do not move in float32."""
 
 
 def require(likelihood: str) -> None:
