@@ -111,7 +111,9 @@ def layer(config: Config) -> list[Row]:
     """Compare the layer with its formula written down, on all projections of Stable Diffusion 1.5, with guidance."""
     started, command = time.perf_counter(), "python -m benchmarks.perfusion --only layer"
     with torch.device("meta"):
-        shapes = [module.weight.shape for module in projections(UNet2DConditionModel(**SD15)).values()]
+        shapes = [
+            tuple(module.get_parameter("weight").shape) for module in projections(UNet2DConditionModel(**SD15)).values()
+        ]
     noise = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -151,10 +153,8 @@ def layer(config: Config) -> list[Row]:
 def size(config: Config) -> list[Row]:
     """Weigh a subject's file for Stable Diffusion 1.5."""
     started, command = time.perf_counter(), "python -m benchmarks.perfusion --only size"
-    with torch.device("meta"):
-        found = projections(UNet2DConditionModel(**SD15))
     rng = np.random.default_rng(0)
-    sizes = {f"{name}.output": module.weight.shape[0] for name, module in found.items() if name.endswith("to_v")}
+    sizes = {f"{name}.output": shape[0] for name, shape in _full_size().items() if name.endswith("to_v")}
     sizes |= {"input": 768, "direction": 768, "superclass": 768}
     member = {name: rng.normal(size=n).astype(np.float32) for name, n in sizes.items()}
     member["embedding"] = rng.normal(size=(1, 768)).astype(np.float32)
@@ -182,13 +182,9 @@ def cost(config: Config) -> list[Row]:
 
     ratios = []
     for turn in range(-2, 20):
-        with torch.no_grad():
-            plain = pipe.encode_prompt([f"a {who.superclass}"], "cpu", 1, True)
-        _, slow = _timed(partial(steps, torch.cat(plain)))
+        _, slow = _timed(partial(steps, _text(pipe, f"a {who.superclass}")))
         with method.attached(pipe, params, torch.tensor([0])), cached_text(pipe.unet):
-            with torch.no_grad():
-                mine = pipe.encode_prompt([method.subject.phrase], "cpu", 1, True)
-            _, quick = _timed(partial(steps, torch.cat(mine)))
+            _, quick = _timed(partial(steps, _text(pipe, method.subject.phrase)))
         if turn >= 0:
             ratios.append(quick / slow)
     seconds = time.perf_counter() - started
@@ -334,6 +330,21 @@ def _right(picture: np.ndarray, who: Sequence[Identity]) -> bool:
     readings = [oracles.load().read(picture[None], view).z[0] for view in ("left", "right")]
     errors = np.array([[oracles.distance(z, one) for one in who] for z in readings])
     return bool(errors[0, 0] < min(errors[0, 1], RIGHT) and errors[1, 1] < min(errors[1, 0], RIGHT))
+
+
+def _full_size() -> dict[str, tuple[int, int]]:
+    """Give the shapes of the projections of Stable Diffusion 1.5, by name."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SD15)
+    weights = {name: module.get_parameter("weight") for name, module in projections(unet).items()}
+    return {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def _text(pipe: Any, prompt: str) -> torch.Tensor:
+    """Encode a prompt, and nothing before it, as guidance does."""
+    said, nothing = pipe.encode_prompt([prompt], "cpu", 1, True)
+    return torch.cat([nothing, said])
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
