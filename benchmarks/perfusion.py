@@ -121,7 +121,7 @@ def layer(config: Config) -> list[Row]:
 
     root, i, x = normal(768, 768) / 28 + torch.eye(768), normal(768), normal(2, 77, 768)
     inverse, beta, tau = root.T @ root, torch.tensor([0.7]), torch.tensor([0.15])
-    inputs = Inputs.of(i[None, None], (inverse @ i)[None, None], torch.tensor([0]))
+    inputs = Inputs(i[None, None], (inverse @ i)[None, None], torch.tensor([0]))
     bases = [nn.Linear(shape[1], shape[0], bias=False).requires_grad_(False) for shape in shapes]
     outputs = [normal(shape[0]) for shape in shapes]
     layers = [RankOneLinear(base, inputs, o[None, None], beta, tau) for base, o in zip(bases, outputs, strict=True)]
