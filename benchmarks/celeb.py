@@ -117,7 +117,7 @@ METHODS: dict[str, tuple[Make, float]] = {
 VARIANTS: dict[str, tuple[Make, float]] = {
     "from_superclass": (from_superclass, 6e-2),
     "layer": (layer, 1e-1),
-    "fitted_layer": (fitted_layer, 2e-2),
+    "fitted_layer": (fitted_layer, 5e-3),
     "names_32": (few_names, 6e-2),
     "random_32": (few_random, 6e-2),
 }
