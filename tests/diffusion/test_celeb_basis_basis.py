@@ -159,6 +159,10 @@ def test_a_basis_of_another_text_encoder_is_refused(basis):
         basis.require(encoder(32).get_input_embeddings().weight)
 
 
+def test_the_same_text_encoder_in_half_precision_is_not_another_one(basis, text_encoder):
+    assert basis.require(text_encoder.get_input_embeddings().weight.half()) is None
+
+
 def test_interpolation_ends_at_both_people_and_stays_on_the_sphere(basis):
     one, other = torch.randn(2, 238, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(interpolate(basis, one, other, 0.0), basis.unit(one))

@@ -296,4 +296,6 @@ def _position(table: torch.Tensor, ids: Sequence[int], k: int, components: int, 
 
 
 def _rows_of(table: torch.Tensor, tokens: np.ndarray) -> str:
-    return fingerprint({"rows": table[torch.as_tensor(tokens, device=table.device)].detach().float().cpu().numpy()})
+    # in half precision, so that a model loaded so is still the same one
+    rows = table.detach()[torch.as_tensor(tokens, device=table.device)].half()
+    return fingerprint({"rows": rows.cpu().numpy()})
