@@ -33,7 +33,7 @@ Make = Callable[[Any, Identity, np.ndarray], Adapter]
 DRAW = Draw(alpha=0.0, weights="even", steps=25, rows=8)
 """Few steps: what a start among known people is for. `longer` takes four times as many."""
 STUDY = subjects.Study(photos=1, prompts=4, noises=2, context=1)
-GRID = (5e-3, 2e-2, 6e-2, 2e-1)
+GRID = (5e-3, 2e-2, 6e-2, 2e-1, 6e-1)
 """The same rates for every method, on identities that are never reported."""
 FEW = 32
 """Directions of the ablation: of the 128 that the embedded table has, all 119 of names would be nearly any."""
@@ -49,6 +49,8 @@ class Config:
     """Held-out identities that methods are judged on."""
     tuned: int = 4
     """Other held-out identities, that rates are chosen on."""
+    grid: tuple[float, ...] = GRID
+    """Rates to choose from."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,10 @@ def difference(
 
 def rates(config: Config) -> list[Row]:
     """Choose each method's rate by identity error on tuning identities."""
-    command, started = "python -m benchmarks.celeb --only rates", time.perf_counter()
+    started = time.perf_counter()
+    command = " ".join(["python -m benchmarks.celeb --only rates", "--grid", *map(str, config.grid)])
     people = splits.held_out(config.tuned, subjects.TUNING)
-    tried = [(f"{name}.{rate:g}", make, rate) for name, (make, _) in METHODS.items() for rate in GRID]
+    tried = [(f"{name}.{rate:g}", make, rate) for name, (make, _) in METHODS.items() for rate in config.grid]
     found = judged(tried, people, subjects.TUNING, DRAW)
     rows = scores(found, "celeb.rates", command, DRAW, time.perf_counter() - started)
     return [one for one in rows if one.id.endswith(("identity_error", "fidelity"))]
