@@ -30,7 +30,7 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
-    method: Literal["textual_inversion", "low_rank"] = "textual_inversion"
+    method: Literal["textual_inversion", "low_rank", "celeb_basis"] = "textual_inversion"
     """How the model is told of the subject."""
     token: str = "<me>"
     """The new word for the subject."""

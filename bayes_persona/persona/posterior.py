@@ -7,7 +7,7 @@ photos and made-up pictures together. α reads as *how many photos the prior is 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -264,4 +264,7 @@ def _tokens(pipe: StableDiffusionPipeline, adapter: Adapter, texts: list[str], s
 
 
 def _plain(adapter: Adapter) -> dict:
-    return asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
+    """Give its settings; arrays that it holds, such as a basis, by the fingerprint that they have."""
+    settings = fields(adapter) if is_dataclass(adapter) else ()
+    values = {field.name: getattr(adapter, field.name) for field in settings}
+    return {name: getattr(value, "fingerprint", value) for name, value in values.items()}

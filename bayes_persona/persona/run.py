@@ -17,12 +17,12 @@ from rich.markup import escape
 from bayes_persona import __version__
 from bayes_persona.diffusion import adapter as adapters
 from bayes_persona.diffusion import generate, photos, pipelines
-from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion.adapter import Adapter, Subject
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import DataError, needs_extra
 from bayes_persona.files import save_json, write
-from bayes_persona.persona import plots, uncertainty
+from bayes_persona.persona import celebrities, plots, uncertainty
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
@@ -31,8 +31,8 @@ from bayes_persona.seeds import child
 with needs_extra("diffusion"):
     from PIL import Image
 
-METHODS = {"textual_inversion": (TextualInversion, 2e-2), "low_rank": (LowRank, 1e-2)}
-"""Each method's class, and the learning rate that benchmarks/world.py found good for it."""
+RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "celeb_basis": 2e-2}
+"""The learning rate that benchmarks/world.py and benchmarks/celeb.py found good for each method."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
 
@@ -47,13 +47,12 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     ]  # a prompt without a subject is found out before training
     _warn(config, pipe, prompts, console)
     shown, skipped = _photos(config, pipe, console)
-    make, rate = METHODS[config.method]
-    adapter = make(subject)
+    adapter = _adapter(config, pipe, subject, shown)
     draw = Draw(
         particles=config.particles,
         alpha=config.alpha,
         steps=config.steps,
-        rate=rate if config.rate is None else config.rate,
+        rate=RATES[config.method] if config.rate is None else config.rate,
     )
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps …")
     posterior = personalize(
@@ -78,6 +77,12 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     save_json(config.out / "results.json", {"config": said, "seconds": round(seconds, 1), "prompts": numbers})
     console.print(f"{seconds:.0f} seconds. Open [bold]{escape(str(config.out / 'index.html'))}[/bold]")
     return numbers
+
+
+def _adapter(config: Config, pipe: Any, subject: Subject, shown: Shown) -> Adapter:
+    if config.method == "celeb_basis":
+        return celebrities.method(pipe, subject, shown.pixels, embedded=config.base is None)
+    return {"textual_inversion": TextualInversion, "low_rank": LowRank}[config.method](subject)
 
 
 def _photos(config: Config, pipe: Any, console: Console) -> tuple[Shown, tuple[tuple[str, str], ...]]:

@@ -92,3 +92,11 @@ def test_a_missing_folder_is_one_sentence_and_status_one(base, tmp_path, capsys)
     with pytest.raises(SystemExit, match="1"):
         cli.main([*args, "--out", str(tmp_path / "out")])
     assert "none" in capsys.readouterr().err
+
+
+def test_celeb_basis_runs_on_a_model_of_the_users_own(base, photos, tmp_path):
+    quick = {**QUICK, "particles": 1, "steps": 1}
+    run(Config(photos=photos, base=base, out=tmp_path, method="celeb_basis", **quick), Console(quiet=True))
+    found, about = adapter.load(tmp_path / "personalization.safetensors")
+    assert about["method"] == "celeb_basis"
+    assert {name: value.shape for name, value in found[0].items()} == {"coefficients": (1, 32)}
