@@ -6,7 +6,8 @@ are learned. A subject is the word, i*, C⁻¹ i*, the superclass's encoding and
 Diffusion 1.5, and the covariance C is not needed to use it.
 
 The paper's code was never published: the edit, both gates (β = .75, τ = .1 in training, β = .7, τ = .15 after it), the
-memory of .99 and the rates' ratio are what its public rebuilds agree on. They do not on a gradient through i*: here none.
+memory of .99 and the rates' ratio are what its public rebuilds agree on; on a gradient through i* they do not. Here
+there is none.
 """
 
 from collections.abc import Iterator, Mapping
