@@ -13,6 +13,7 @@ import bayes_persona
 from bayes_persona.demo.config import Config as DemoConfig
 from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
 from bayes_persona.persona.config import Config as PersonalizeConfig
+from bayes_persona.persona.sweep_config import Config as SweepConfig
 from bayes_persona.rl.config import Config as RlConfig
 
 ROOMS = {
@@ -49,6 +50,22 @@ def personalize(config: Annotated[PersonalizeConfig, tyro.conf.OmitArgPrefixes])
     """
     with needs_extra("diffusion"):
         from bayes_persona.persona.run import run
+
+    run(config, Console())
+
+
+def sweep(config: Annotated[SweepConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Turn the gate of a subject that Perfusion learned, and draw identity against prompt.
+
+    One training gives the whole front: a wide gate shows more of the subject, a narrow one more of the prompt.
+
+        bayes-persona personalize --photos my_robot --superclass robot --method perfusion --particles 1
+        bayes-persona sweep --file personalized/personalization.safetensors --photos my_robot
+
+    The folder then holds pareto.png, pictures.png and results.json; set_perfusion_gate takes the β that you like best.
+    """
+    with needs_extra("diffusion"):
+        from bayes_persona.persona.sweep import run
 
     run(config, Console())
 
@@ -95,7 +112,7 @@ def info() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
-    commands = {"demo": demo, "personalize": personalize, "rl": rl, "info": info}
+    commands = {"demo": demo, "personalize": personalize, "sweep": sweep, "rl": rl, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)

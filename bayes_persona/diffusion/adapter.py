@@ -8,7 +8,7 @@ that row is computed with that member's parameters. So K members cost one pass o
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -331,11 +331,12 @@ def require_base(path: str | Path, about: Mapping[str, Any], base: str) -> None:
 
 
 def settings(adapter: Adapter) -> dict[str, Any]:
-    """Give an adapter's settings, besides its subject, as plain values: `type(adapter)(subject, **settings)` again.
+    """Give an adapter's settings, besides its subject, as plain values; arrays that it holds by their fingerprint.
 
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> settings(TextualInversion(Subject("robot"), vectors=3))
     {'vectors': 3, 'spread': 0.0}
     """
-    plain = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
-    return {name: value for name, value in plain.items() if name not in {"subject", "method"}}
+    own = fields(adapter) if is_dataclass(adapter) else ()
+    values = {field.name: getattr(adapter, field.name) for field in own if field.name not in {"subject", "method"}}
+    return {name: getattr(value, "fingerprint", value) for name, value in values.items()}

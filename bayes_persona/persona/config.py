@@ -21,7 +21,8 @@ class Config:
     """
 
     photos: Path
-    """Folder of pictures of one subject. Beside NAME.png, NAME.txt may say what it shows, with {subject} in it."""
+    """Folder of pictures of one subject. Beside NAME.png, NAME.txt may say what it shows, with {subject} in it, and
+    masks/NAME.png where in it the subject is (white)."""
     superclass: str
     """What the subject is, in the base model's words: robot, woman, cat, man."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -30,10 +31,12 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
-    method: Literal["textual_inversion", "low_rank"] = "textual_inversion"
+    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis"] = "textual_inversion"
     """How the model is told of the subject."""
     token: str = "<me>"
     """The new word for the subject."""
+    segmenter: Path | None = None
+    """Folder of a CLIPSeg model that finds the superclass in photos without masks, so that only it is learned."""
     particles: int = 8
     """Members of the posterior."""
     alpha: float = 1.0

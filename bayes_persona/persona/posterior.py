@@ -7,7 +7,7 @@ photos and made-up pictures together. α reads as *how many photos the prior is 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 
 from bayes_persona import loop
 from bayes_persona.diffusion import generate, pipelines, train
-from bayes_persona.diffusion.adapter import Adapter, Batch, Subject, rates_of
+from bayes_persona.diffusion.adapter import Adapter, Batch, Subject, rates_of, settings
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.text import tokens
 from bayes_persona.errors import ConfigError, DataError, needs_extra
@@ -130,7 +130,7 @@ def personalize(
     masks = {} if photos.masks is None else {"masks": photos.masks}
     said = {
         "config": asdict(config),
-        "adapter": {**_plain(adapter), "method": adapter.method},
+        "adapter": {"method": adapter.method, "subject": asdict(adapter.subject), **settings(adapter)},
         "photos": fingerprint_arrays({"pixels": photos.pixels, **masks}),
         "captions": list(photos.captions),
         "base": pipelines.fingerprint(pipe),
@@ -261,7 +261,3 @@ def _tokens(pipe: StableDiffusionPipeline, adapter: Adapter, texts: list[str], s
     with adapter.attached(pipe, start, torch.zeros(1, dtype=torch.long)):
         words: Any = pipe.tokenizer
         return torch.tensor([tokens(pipe, str(pipe.maybe_convert_prompt(text, words))) for text in texts])
-
-
-def _plain(adapter: Adapter) -> dict:
-    return asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}

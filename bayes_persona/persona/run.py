@@ -7,6 +7,7 @@ import shlex
 import time
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -16,13 +17,14 @@ from rich.markup import escape
 
 from bayes_persona import __version__
 from bayes_persona.diffusion import adapter as adapters
-from bayes_persona.diffusion import generate, photos, pipelines
-from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion import generate, masks, photos, pipelines
+from bayes_persona.diffusion.adapter import Adapter, Subject
+from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import DataError, needs_extra
 from bayes_persona.files import save_json, write
-from bayes_persona.persona import plots, uncertainty
+from bayes_persona.persona import celebrities, plots, uncertainty
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
@@ -31,8 +33,8 @@ from bayes_persona.seeds import child
 with needs_extra("diffusion"):
     from PIL import Image
 
-METHODS = {"textual_inversion": (TextualInversion, 2e-2), "low_rank": (LowRank, 1e-2)}
-"""Each method's class, and the learning rate that benchmarks/world.py found good for it."""
+RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2}
+"""The learning rate that benchmarks/ found good for each method."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
 
@@ -47,13 +49,12 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     ]  # a prompt without a subject is found out before training
     _warn(config, pipe, prompts, console)
     shown, skipped = _photos(config, pipe, console)
-    make, rate = METHODS[config.method]
-    adapter = make(subject)
+    adapter = _adapter(config, pipe, subject, shown)
     draw = Draw(
         particles=config.particles,
         alpha=config.alpha,
         steps=config.steps,
-        rate=rate if config.rate is None else config.rate,
+        rate=RATES[config.method] if config.rate is None else config.rate,
     )
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps …")
     posterior = personalize(
@@ -74,10 +75,16 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         figures.append(_section(prompt, plots.posterior(averaged, members), spread))
     seconds = time.perf_counter() - started
     _page(config, shown, skipped, figures, seconds)
-    said = {name: str(value) if name in {"photos", "out", "base"} else value for name, value in asdict(config).items()}
+    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     save_json(config.out / "results.json", {"config": said, "seconds": round(seconds, 1), "prompts": numbers})
     console.print(f"{seconds:.0f} seconds. Open [bold]{escape(str(config.out / 'index.html'))}[/bold]")
     return numbers
+
+
+def _adapter(config: Config, pipe: Any, subject: Subject, shown: Shown) -> Adapter:
+    if config.method == "celeb_basis":
+        return celebrities.method(pipe, subject, shown.pixels, embedded=config.base is None)
+    return {"textual_inversion": TextualInversion, "low_rank": LowRank, "perfusion": Perfusion}[config.method](subject)
 
 
 def _photos(config: Config, pipe: Any, console: Console) -> tuple[Shown, tuple[tuple[str, str], ...]]:
@@ -85,7 +92,10 @@ def _photos(config: Config, pipe: Any, console: Console) -> tuple[Shown, tuple[t
     for name, reason in found.skipped:
         console.print(f"[yellow]skipped[/yellow] {escape(name)}: {escape(reason)}")
     captions = tuple("{subject}" if caption is None else caption for caption in found.captions)
-    return Shown(found.pixels, captions), found.skipped
+    where = masks.read(config.photos, found.names, pipelines.size(pipe))
+    if where is None and config.segmenter is not None:
+        where = masks.ClipSeg(config.segmenter)(found.pixels, config.superclass)
+    return Shown(found.pixels, captions, where), found.skipped
 
 
 def _warn(config: Config, pipe: Any, prompts: list[str], console: Console) -> None:

@@ -185,9 +185,19 @@ def identity_error(
     wanted = [identity] * len(pixels) if isinstance(identity, Identity) else identity
     if len(wanted) != len(pixels):
         raise DataError(f"identity: expected one, or one for each of {len(pixels)} pictures, got {len(wanted)}")
-    off = oracles.read(pixels).z - np.array([who.z for who in wanted])
-    shown = np.stack([_visible(who.superclass) for who in wanted])
-    return np.sqrt((off**2).mean(axis=1, where=shown))
+    return np.array([distance(z, who) for z, who in zip(oracles.read(pixels).z, wanted, strict=True)])
+
+
+def distance(z: Float[np.ndarray, " factors"], identity: Identity) -> float:
+    """Give how far factors that were read are from an identity's: root mean square over those visible in its kind.
+
+    >>> from bayes_persona.world import splits
+    >>> me = splits.held_out(1, seed=0)[0]
+    >>> distance(np.array(me.z), me)
+    0.0
+    """
+    off = z - np.array(identity.z)
+    return float(np.sqrt((off**2).mean(where=_visible(identity.superclass))))
 
 
 def identity_r2(

@@ -32,7 +32,7 @@ def layer(p, **settings):
     base.weight.data = torch.tensor(p["weight"], dtype=torch.float32)
     numbers = {name: torch.tensor(p[name], dtype=torch.float32) for name in ("output", "beta", "tau")}
     directions = torch.tensor(p["input"] @ p["metric"], dtype=torch.float32)
-    inputs = Inputs.of(torch.tensor(p["input"], dtype=torch.float32), directions, torch.tensor(p["rows"]))
+    inputs = Inputs(torch.tensor(p["input"], dtype=torch.float32), directions, torch.tensor(p["rows"]))
     return RankOneLinear(base, inputs, **numbers, **settings)
 
 

@@ -259,7 +259,7 @@ def test_a_model_of_full_size_runs_with_an_edit_in_every_layer():
             value.normal_(0, 0.02) if value.ndim > 1 else value.fill_(float(name.endswith("weight")))
     layers = projections(unet)
     assert len(layers) == 32
-    inputs = Inputs.of(torch.ones(1, 1, 768), torch.ones(1, 1, 768), ONLY)
+    inputs = Inputs(torch.ones(1, 1, 768), torch.ones(1, 1, 768), ONLY)
     half, sharp = torch.tensor([0.7]), torch.tensor([0.15])
     parts = {
         name: RankOneLinear(base, inputs, torch.ones(1, 1, base.weight.shape[0]), half, sharp)

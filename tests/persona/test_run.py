@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bayes_persona import cli
 from bayes_persona.diffusion import adapter, pipelines
+from bayes_persona.diffusion.adapters.perfusion.loaded import load_perfusion, unload_perfusion
 from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.run import run
@@ -92,3 +93,24 @@ def test_a_missing_folder_is_one_sentence_and_status_one(base, tmp_path, capsys)
     with pytest.raises(SystemExit, match="1"):
         cli.main([*args, "--out", str(tmp_path / "out")])
     assert "none" in capsys.readouterr().err
+
+
+def test_celeb_basis_runs_on_a_model_of_the_users_own(base, photos, tmp_path):
+    quick = {**QUICK, "particles": 1, "steps": 1}
+    run(Config(photos=photos, base=base, out=tmp_path, method="celeb_basis", **quick), Console(quiet=True))
+    found, about = adapter.load(tmp_path / "personalization.safetensors")
+    assert about["method"] == "celeb_basis"
+    assert {name: value.shape for name, value in found[0].items()} == {"coefficients": (1, 32)}
+
+
+def test_perfusion_looks_where_masks_say_and_is_loaded_by_its_own_verb(base, photos, tmp_path):
+    (tmp_path / "photos" / "masks").mkdir(parents=True)
+    for name in ("0.png", "0.txt"):
+        (tmp_path / "photos" / name).write_bytes((photos / name).read_bytes())
+    Image.new("L", (90, 70), 255).save(tmp_path / "photos" / "masks" / "0.png")
+    quick = {**QUICK, "particles": 1, "steps": 1}
+    config = Config(photos=tmp_path / "photos", base=base, out=tmp_path / "out", method="perfusion", **quick)
+    run(config, Console(quiet=True))
+    pipe = pipelines.load(base)
+    assert load_perfusion(pipe, config.out / "personalization.safetensors") == "<me>"
+    unload_perfusion(pipe)

@@ -1,7 +1,7 @@
 """The gated rank-one edit of a projection of the text, for every row's own concepts (eq. 3 and appendix B)."""
 
+import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from jaxtyping import Float, Int
 
@@ -17,30 +17,28 @@ ALIKE = 1e-4
 """Concepts whose inputs span less than this, of a unit square, cannot be told apart."""
 
 
-class Inputs(NamedTuple):
+class Inputs:
     """Which tokens are edited: what all layers share, first axis members, second concepts.
 
-    >>> one = Inputs.of(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.tensor([0]))
+    Args:
+        input: Target inputs i*.
+        direction: C⁻¹ i*, so that C itself is not needed any more.
+        rows: Member of each row of a batch, or of a block of it.
+
+    Raises:
+        MismatchError: If an input has no length, or inputs of two concepts are the same.
+
+    >>> one = Inputs(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.tensor([0]))
     >>> one.similarity(torch.ones(1, 1, 2)).item()
     1.0
     """
 
-    input: Float[torch.Tensor, "k c d"]
-    """Target inputs i*."""
-    direction: Float[torch.Tensor, "k c d"]
-    """C⁻¹ i*, so that C itself is not needed any more."""
-    gram: Float[torch.Tensor, "k c c"]
-    """G_ab = i*_aᵀ C⁻¹ i*_b."""
-    rows: Int[torch.Tensor, " n"]
-    """Member of each row of a batch, or of a block of it."""
-
-    @classmethod
-    def of(cls, input: torch.Tensor, direction: torch.Tensor, rows: torch.Tensor) -> "Inputs":
-        """Make them of target inputs and of C⁻¹ times them.
-
-        Raises:
-            MismatchError: If an input has no length, or inputs of two concepts are the same.
-        """
+    def __init__(
+        self,
+        input: Float[torch.Tensor, "k c d"],
+        direction: Float[torch.Tensor, "k c d"],
+        rows: Int[torch.Tensor, " n"],
+    ):
         input, direction = input.detach().float(), direction.detach().float()
         gram = input @ direction.mT
         lengths = gram.diagonal(dim1=1, dim2=2)
@@ -50,22 +48,28 @@ class Inputs(NamedTuple):
             smallest = torch.linalg.eigvalsh(gram / (lengths[:, :, None] * lengths[:, None, :]).sqrt())[:, 0]
             if bool((smallest < ALIKE).any()):
                 raise MismatchError("input: two concepts have the same target input; leave one of them out")
-        return cls(input, direction, gram, rows)
-
-    @property
-    def lengths(self) -> Float[torch.Tensor, "k c"]:
-        """‖i*‖² in the metric of C⁻¹."""
-        return self.gram.diagonal(dim1=1, dim2=2)
+        self.input, self.direction, self.rows = input, direction, rows
+        self.gram = gram  # G_ab = i*_aᵀ C⁻¹ i*_b
+        self.lengths = lengths  # ‖i*‖² in the metric of C⁻¹
+        self._last: tuple[weakref.ref[torch.Tensor], int, torch.Tensor] | None = None
 
     def products(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
-        """Give ⟨i*, e⟩ of every token with the concepts of its row's member."""
+        """Give ⟨i*, e⟩ of every token with the concepts of its row's member.
+
+        All layers read the same text: without gradients what was computed for the first of them is given to the others.
+        """
+        keeps = not (torch.is_grad_enabled() and x.requires_grad) and not x.is_inference()
+        if keeps and self._last is not None and self._last[0]() is x and self._last[1] == x._version:
+            return self._last[2]
         direction = self.direction.to(x.device)[members_of(self.rows, len(x)).to(x.device)]
-        return x.to(direction.dtype) @ direction.mT
+        found = x.to(direction.dtype) @ direction.mT
+        self._last = (weakref.ref(x), x._version, found) if keeps else None
+        return found
 
     def similarity(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
         """Give s = ⟨i*, e⟩ / ‖i*‖²."""
         member = members_of(self.rows, len(x)).to(x.device)
-        return self.products(x) / self.lengths.to(x.device)[member][:, None, :]
+        return self.products(x) / self.lengths[member][:, None, :]
 
 
 class RankOneLinear(OfText):
@@ -87,7 +91,7 @@ class RankOneLinear(OfText):
         MismatchError: If inputs or outputs do not fit W.
 
     >>> base, i = nn.Linear(2, 3, bias=False), torch.tensor([[[1.0, 0.0]]])
-    >>> inputs, half, sharp = Inputs.of(i, i, torch.tensor([0])), torch.tensor([0.5]), torch.tensor([0.01])
+    >>> inputs, half, sharp = Inputs(i, i, torch.tensor([0])), torch.tensor([0.5]), torch.tensor([0.01])
     >>> layer = RankOneLinear(base, inputs, torch.ones(1, 1, 3), half, sharp)
     >>> layer(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])).detach().round(decimals=3).tolist()  # the concept, and nothing
     [[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]]
@@ -118,20 +122,24 @@ class RankOneLinear(OfText):
         with torch.no_grad():  # G⁻¹ (W i*), the same for every text
             taken = torch.linalg.inv(inputs.gram) * self.amount
             self.taken = taken @ (inputs.input @ weight.float().mT)
+            self.shut = not bool(self.amount.any())
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """What the output depends on, besides the text."""
-        return (self.base.get_parameter("weight"), self.output, self.taken, self.beta, self.tau, *self.inputs)
+        own = (self.output, self.taken, self.beta, self.tau, self.amount)
+        return (self.base.get_parameter("weight"), *own, self.inputs.input, self.inputs.direction, self.inputs.rows)
 
     def forward(self, x: Float[torch.Tensor, "n t _"]) -> Float[torch.Tensor, "n t o"]:
         """Project every token, with the edit of its row's member."""
         if self.reads is not None:
             x = torch.cat([x[..., part] for part in self.reads], dim=-1)
         out = self.base(x)
-        if not bool(self.amount.any()):
+        if self.shut:
             return out
-        products, member = self.inputs.products(x), members_of(self.inputs.rows, len(x)).to(x.device)
-        similarity = products / self.inputs.lengths[member][:, None, :]
-        gates = self.amount * torch.sigmoid((similarity - self.beta) / self.tau)
-        return out + (gates @ self.output[member].float() - products @ self.taken[member]).to(out.dtype)
+        member = members_of(self.inputs.rows, len(x)).to(x.device)
+        gates = self.amount * torch.sigmoid((self.inputs.similarity(x) - self.beta) / self.tau)
+        # what is put in and what is taken out in one product, added to the projection in the same pass
+        shares = torch.cat([gates, -self.inputs.products(x)], dim=-1)
+        table = torch.cat([self.output.float(), self.taken], dim=1)[member]
+        return torch.baddbmm(out.float(), shares, table).to(out.dtype)

@@ -5,8 +5,9 @@ are locked: they stay those of the superclass, so the subject is looked for wher
 are learned. A subject is the word, i*, C⁻¹ i*, the superclass's encoding and one value a layer: 62 kilobytes for Stable
 Diffusion 1.5, and the covariance C is not needed to use it.
 
-Of the paper are the edit, both gates (β = .75, τ = .1 in training, β = .7, τ = .15 after it), the memory of .99 and the
-rates' ratio. Ours is what it leaves open: no gradient goes through i*.
+The paper's code was never published: the edit, both gates (β = .75, τ = .1 in training, β = .7, τ = .15 after it), the
+memory of .99 and the rates' ratio are what its public rebuilds agree on; on a gradient through i* they do not. Here
+there is none.
 """
 
 from collections.abc import Iterator, Mapping

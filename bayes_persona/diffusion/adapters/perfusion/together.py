@@ -119,7 +119,7 @@ def edits(
     def stacked(name: str) -> torch.Tensor:
         return torch.stack([_tensor(pipe, concept.params[name]).detach().float() for concept in concepts], dim=1)
 
-    inputs, superclasses = Inputs.of(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device)), stacked(SUPERCLASS)
+    inputs, superclasses = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device)), stacked(SUPERCLASS)
     _warn_if_alike(concepts, inputs)
     encoders = (pipe.text_encoder, getattr(pipe, "text_encoder_2", None))
     widths = [net.config.hidden_size for net in encoders if net is not None]

@@ -1,0 +1,122 @@
+"""How good a personalized picture is, in two numbers: whether it is the subject, and whether it is what was asked for.
+
+The embedded model's pictures are judged by PersonaWorld's oracles. For others `Clip` gives the usual similarities; any
+class with the same call will do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from bayes_persona.errors import RunError, needs_extra
+from bayes_persona.world import oracles
+
+with needs_extra("diffusion"):
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+SAID = ("expression", "pose", "clothing", "accessory", "background")
+"""What of a prompt the oracles look for."""
+
+
+class Scores(NamedTuple):
+    """One number a picture, the higher the better.
+
+    >>> Scores(np.ones(2), np.zeros(2)).identity.tolist()
+    [1.0, 1.0]
+    """
+
+    identity: Float[np.ndarray, " n"]
+    prompt: Float[np.ndarray, " n"]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Judges pictures.
+
+    >>> isinstance(Oracle(), Scorer)
+    True
+    """
+
+    identity: str
+    """What its first number is."""
+    prompt: str
+    """What its second number is."""
+
+    def __call__(
+        self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
+    ) -> Scores:
+        """Judge pictures of prompts that speak of anyone, beside photos of the subject."""
+        ...
+
+
+class Oracle:
+    """PersonaWorld's oracles: cosine with the photos' identity, and the share of what a prompt says that shows.
+
+    >>> blank = np.zeros((1, 64, 64, 3), np.uint8)
+    >>> round(Oracle()(blank, ["a robot at night"], blank).identity.item(), 3)
+    1.0
+    """
+
+    identity = "cosine with the photos' identity"
+    prompt = "share of the prompt that shows"
+
+    def __call__(
+        self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
+    ) -> Scores:
+        """Judge pictures.
+
+        Raises:
+            ConfigError: If a prompt makes no sense in PersonaWorld.
+        """
+        known, seen = (oracles.load().read(one).embedding for one in (photos, pixels))
+        who = known.mean(axis=0)
+        found = np.stack([verdict for name, verdict in oracles.judge(pixels, prompts).items() if name in SAID])
+        asked = ~np.isnan(found)
+        followed = np.where(asked, found, 0).sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
+        return Scores(seen @ who / max(float(np.linalg.norm(who)), 1e-12), np.where(asked.any(axis=0), followed, 1.0))
+
+
+class Clip:
+    """CLIP's cosine with the photos, and with the prompt (Radford et al., 2021), by transformers.
+
+    Args:
+        folder: Its weights, as `save_pretrained` writes them; nothing is looked for anywhere else.
+
+    Raises:
+        RunError: If the folder is absent or damaged.
+
+    >>> Clip("nowhere")
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: nowhere: there is no such folder; download CLIP's and name where it is
+    """
+
+    identity = "CLIP cosine with the photos"
+    prompt = "CLIP cosine with the prompt"
+
+    def __init__(self, folder: str | Path):
+        if not Path(folder).is_dir():
+            raise RunError(f"{folder}: there is no such folder; download CLIP's and name where it is")
+        try:
+            net = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+            self.processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # transformers and safetensors each have their own for a damaged folder
+            raise RunError(f"{folder}: cannot be loaded ({error}); restore it or save it anew") from error
+        self.net = net.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(
+        self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
+    ) -> Scores:
+        """Judge pictures."""
+        asked = self.processor(
+            text=list(prompts), images=list(np.concatenate([pixels, photos])), padding=True, return_tensors="pt"
+        )
+        found = self.net(**asked)
+        pictures, texts = found.image_embeds.double().numpy(), found.text_embeds.double().numpy()
+        mine, known = pictures[: len(pixels)], pictures[len(pixels) :]
+        return Scores((mine @ known.T).mean(axis=1), (mine * texts).sum(axis=1))
