@@ -142,12 +142,12 @@ def act(setup: Setup, world: Problem, policy: Any, key: Any) -> Moves:
     >>> int(moves.x.sum()), float(moves.earned.sum())  # off, and never switched on
     (0, 0.0)
     """
-    first_key, move_key = jax.random.split(key)
     horizon, dtype = setup.config.horizon, jnp.asarray(world.first).dtype
     strides = jnp.array([int(np.prod(setup.states[j + 1 :])) for j in range(len(setup.states))])
     last = len(world.first) - 1  # a cumulative sum may stay below 1 by a rounding error
-    start = jnp.minimum((world.first <= jax.random.uniform(first_key, (), dtype)).sum(), last)
-    uniform = jax.random.uniform(move_key, (horizon, len(setup.states)), dtype)
+    # one call for all that happens: each is compiled by itself, and takes longer to compile than to run
+    drawn = jax.random.uniform(key, (1 + horizon * len(setup.states),), dtype)
+    start, uniform = jnp.minimum((world.first <= drawn[0]).sum(), last), drawn[1:].reshape(horizon, -1)
 
     def step(carry, now):
         state, going = carry

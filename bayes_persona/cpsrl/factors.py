@@ -22,7 +22,7 @@ with needs_extra("jax"):
 NEGLIGIBLE = 60.0
 """Cells that are e^-60 below the largest of their row do not change it in float64."""
 MANY = 65536
-"""So many cells are drawn at once, whether they matter or not; of more, those that matter."""
+"""Of so many cells all are drawn, whether they matter or not; of more, those that matter."""
 FEW = 16
 """At least so many cells are drawn again at once."""
 
@@ -121,13 +121,15 @@ def dirichlets(key: Any, shapes: Sequence[Any]) -> list[Any]:
         return [part.reshape(shape.shape) for part, shape in parts]
 
     left, right = jax.random.split(key)
-    logs = -jax.random.exponential(left, flat.shape, flat.dtype) / flat
+    # one call where all cells are proposed: each is compiled by itself, and takes longer to compile than to run
+    uniform = jax.random.uniform(left, (3 if len(flat) <= MANY else 1, len(flat)), flat.dtype)
+    logs = jnp.log1p(-uniform[0]) / flat
     near = [(table >= table.max(axis=1, keepdims=True) - NEGLIGIBLE).ravel() for table in tables(logs)]
-    logs += jnp.log(gamma(right, 1 + flat, jnp.concatenate(near)))
+    logs += jnp.log(gamma(right, 1 + flat, jnp.concatenate(near), uniform[1:] if len(flat) <= MANY else None))
     return [jax.nn.softmax(table, axis=1) for table in tables(logs)]
 
 
-def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
+def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None, uniform: Any = None) -> Any:
     """Draw from Gamma(a), a ≥ 1 (Marsaglia & Tsang, "A simple method for generating gamma variables", 2000).
 
     jax's own sampler waits for each number's rejections by itself. Here many are proposed at once, and the few that are
@@ -137,6 +139,7 @@ def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
         key: Names the draws.
         shape: a.
         wanted: (n,) which to draw, all by default; the others are 1.
+        uniform: (2, n) independent numbers between 0 and 1 to propose each from at first, where somebody has drawn them.
 
     >>> bool(abs(gamma(jax.random.key(0), jnp.full(10_000, 2.5)).mean() - 2.5) < 0.1)
     True
@@ -144,24 +147,24 @@ def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None) -> Any:
     shape = jnp.asarray(shape)
     n = len(shape)
     wanted, values = jnp.ones(n, bool) if wanted is None else wanted, jnp.ones(n, shape.dtype)
-    if n <= MANY:  # each is proposed once in place: most are accepted, and nothing has to be found and put back
-        proposed, accepted = _propose(jax.random.fold_in(key, 0), shape)
+    if uniform is not None:  # proposed in place: most are accepted, and nothing has to be found and put back
+        proposed, accepted = _propose(uniform, shape)
         values, wanted = jnp.where(wanted & accepted, proposed, values), wanted & ~accepted
     room = max(FEW, n // 8)
 
     def again(carry):
         number, values, wanted = carry
         chosen = jnp.nonzero(wanted, size=room, fill_value=n)[0]
-        proposed, accepted = _propose(jax.random.fold_in(key, number), shape[jnp.minimum(chosen, n - 1)])
+        drawn = jax.random.uniform(jax.random.fold_in(key, number), (2, room), shape.dtype)
+        proposed, accepted = _propose(drawn, shape[jnp.minimum(chosen, n - 1)])
         values = values.at[chosen].set(proposed, mode="drop")  # those refused are set again next time
         return number + 1, values, wanted.at[chosen].set(~accepted, mode="drop")
 
     return jax.lax.while_loop(lambda carry: carry[2].any(), again, (1, values, wanted))[1]
 
 
-def _propose(key: Any, shape: Any) -> tuple[Any, Any]:
+def _propose(uniform: Any, shape: Any) -> tuple[Any, Any]:
     """Propose a number of each Gamma(a), a ≥ 1, and say which are accepted."""
-    uniform = jax.random.uniform(key, (2, len(shape)), shape.dtype)
     normal = jax.scipy.special.ndtri(0.5 * jnp.finfo(shape.dtype).epsneg + uniform[0])  # never of 0
     d = shape - 1 / 3
     v = (1 + normal / jnp.sqrt(9 * d)) ** 3
