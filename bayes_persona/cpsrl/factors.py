@@ -139,7 +139,7 @@ def gamma(key: Any, shape: Float[Any, " n"], wanted: Any = None, uniform: Any = 
         key: Names the draws.
         shape: a.
         wanted: (n,) which to draw, all by default; the others are 1.
-        uniform: (2, n) independent numbers between 0 and 1 to propose each from at first, where somebody has drawn them.
+        uniform: (2, n) independent numbers between 0 and 1 to propose each from at first, if they are drawn already.
 
     >>> bool(abs(gamma(jax.random.key(0), jnp.full(10_000, 2.5)).mean() - 2.5) < 0.1)
     True
