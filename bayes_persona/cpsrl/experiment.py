@@ -137,7 +137,8 @@ def _live(agent, worlds, episodes, seeds, checkpoint_every, place, advance) -> R
     return Result(log, [jax.tree.map(lambda part, run=run: part[run], states) for run in range(len(seeds))])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+# What LLVM's later levels gain in such programs is less than the seconds that they take.
+@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1})
 def _scan(setup, alone, problem, states, seeds):
     one = jax.vmap(partial(episode.episode, setup), in_axes=(None if alone else 0, 0, 0))
     return jax.lax.scan(lambda states, names: one(problem, states, names), states, seeds)
