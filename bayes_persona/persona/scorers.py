@@ -6,7 +6,7 @@ class with the same call will do.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -113,10 +113,9 @@ class Clip:
         self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
     ) -> Scores:
         """Judge pictures."""
-        asked = self.processor(
-            text=list(prompts), images=list(np.concatenate([pixels, photos])), padding=True, return_tensors="pt"
-        )
-        found = self.net(**asked)
+        processor: Any = self.processor  # whose call takes what its parts take
+        every = list(np.concatenate([pixels, photos]))
+        found = self.net(**processor(text=list(prompts), images=every, padding=True, return_tensors="pt"))
         pictures, texts = found.image_embeds.double().numpy(), found.text_embeds.double().numpy()
         mine, known = pictures[: len(pixels)], pictures[len(pixels) :]
         return Scores((mine @ known.T).mean(axis=1), (mine * texts).sum(axis=1))
