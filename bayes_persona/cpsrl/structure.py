@@ -92,8 +92,10 @@ def edge_marginals(prior: GraphPrior, state: State) -> nx.DiGraph:
     >>> sorted(edge_marginals(prior, init(prior)).edges(data="probability"))
     [('lamp', "lamp'", 0.5), ('switch', "lamp'", 1.0)]
     """
-    # A sum of probabilities may exceed 1 by a rounding error, and a certain edge should read 1.
-    marginals = np.minimum(np.einsum("jc,jci->ji", posterior(prior, state), prior.members), 1.0)
+    # A sum of probabilities may miss 1 by a rounding error, and a certain edge should read 1.
+    certain = (prior.members | np.isneginf(prior.log_prior)[:, :, None]).all(axis=1)
+    summed = np.einsum("jc,jci->ji", posterior(prior, state), prior.members)
+    marginals = np.where(certain, 1.0, np.minimum(summed, 1.0))
     edges = itertools.product(prior.spec.outputs, prior.spec.inputs)
     return to_networkx({(cause, effect): p for (effect, cause), p in zip(edges, marginals.flat, strict=True)})
 

@@ -91,6 +91,18 @@ class OfText(nn.Module):
     """What adapters put around a projection of the text, where it is a function of the text and of `tensors` alone.
 
     `cached_text` remembers what such a projection gives.
+
+    >>> class Doubled(OfText):
+    ...     def __init__(self, base):
+    ...         super().__init__()
+    ...         self.base = base
+    ...     @property
+    ...     def tensors(self):
+    ...         return (self.base.weight,)
+    ...     def forward(self, x):
+    ...         return 2 * self.base(x)
+    >>> len(Doubled(nn.Linear(2, 2, bias=False)).tensors)
+    1
     """
 
     @property

@@ -43,7 +43,18 @@ class Point(NamedTuple):
 
 
 def run(config: Config, console: Console) -> list[Point]:
-    """Draw pictures at every gate, judge them, write the front and the pictures."""
+    """Draw pictures at every gate, judge them, write the front and the pictures.
+
+    Raises:
+        ConfigError: If pictures of a model of the user's own have no judge.
+        DataError: If the file is of another method, or has no such member.
+        MismatchError: If it was trained on another base model.
+
+    >>> run(Config(Path("nowhere.safetensors"), Path("photos")), Console(quiet=True))
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: nowhere.safetensors: there is no such file
+    """
     started = time.perf_counter()
     pipe = pipelines.load(config.base)
     posterior, about = adapters.load(config.file, base=pipelines.fingerprint(pipe))

@@ -124,6 +124,7 @@ def test_a_file_gives_back_every_bit_and_says_what_it_is(tmp_path):
     assert about == {
         "method": "textual_inversion",
         "subject": {"superclass": "robot", "token": "<me>", "template": "{token} the {superclass}"},
+        "settings": {"vectors": 2, "spread": 0.0},
         "base": "abc",
         "members": 3,
         "alpha": 4.0,

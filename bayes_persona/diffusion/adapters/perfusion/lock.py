@@ -4,7 +4,7 @@ Both encodings lie side by side in the text's columns, so that they go through g
 pipeline does to the text without anybody having to know; projections then read the half that is theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,13 @@ class Beside(nn.Module):
         original: The text encoder, which knows the new words.
         words: Its table.
         usual: What the new words are the second time, of the shape of `words.vectors`.
+
+    >>> table, only = nn.Embedding(5, 2), torch.tensor([0])
+    >>> words = NewWords(table, torch.ones(1, 1, 2), only, first=5)
+    >>> net = nn.Sequential(words)  # an encoder that gives the words' own embeddings
+    >>> states = Beside(net, words, torch.zeros(1, 1, 2))(torch.tensor([[5]]))
+    >>> states.tolist()
+    [[[1.0, 1.0, 0.0, 0.0]]]
     """
 
     def __init__(self, original: nn.Module, words: NewWords, usual: Float[torch.Tensor, "k v d"]):
@@ -51,9 +58,9 @@ class Beside(nn.Module):
             usual = self.original(*args, **kwargs)
         finally:
             self.words.vectors = own
-        if isinstance(said, tuple):
-            return tuple(_paired(one, other) for one, other in zip(said, usual, strict=True))
-        return type(said)(**{name: _paired(said[name], usual[name]) for name in said})
+        if isinstance(said, Mapping):  # as transformers' outputs are
+            return type(said)(**{name: _paired(said[name], usual[name]) for name in said})
+        return _paired(said, usual)
 
 
 @contextmanager
