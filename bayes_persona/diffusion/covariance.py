@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from bayes_persona import named
+from bayes_persona.diffusion.pipelines import fingerprint
 from bayes_persona.diffusion.text import ended, hidden
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
-from bayes_persona.named import fingerprint as fingerprint_arrays
 from bayes_persona.progress import bar
 
 with needs_extra("diffusion"):
@@ -53,6 +54,11 @@ class Covariance:
     def __post_init__(self):
         if not np.isfinite(self.matrix).all() or not np.allclose(self.matrix, self.matrix.T):
             raise DataError("covariance: expected a symmetric matrix of finite numbers; estimate it again")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name it by its numbers."""
+        return named.fingerprint({"covariance": self.matrix})
 
     @cached_property
     def inverse(self) -> Float[np.ndarray, "d d"]:
@@ -127,15 +133,13 @@ def of(pipe: DiffusionPipeline, path: str | Path | None = None) -> Covariance:
     >>> of(load()).matrix.shape
     (128, 128)
     """
-    folder = Path(str(getattr(pipe, "name_or_path", "") or "."))
-    known = _KNOWN.setdefault(pipe.text_encoder, {})
-    place = Path(path) if path is not None else folder / NAME
-    if place not in known:
-        if path is not None or place.is_file():
-            known[place] = load(place, pipe)
-        else:
-            known[place] = estimate(pipe, shipped(), title="covariance of captions")
-    return known[place]
+    folder, known = getattr(pipe, "name_or_path", ""), _KNOWN.setdefault(pipe.text_encoder, {})
+    if path is None and folder and (Path(folder) / NAME).is_file():
+        path = Path(folder) / NAME
+    if path not in known:
+        made = estimate(pipe, shipped(), title="covariance of captions") if path is None else load(path, pipe)
+        known[path] = made
+    return known[path]
 
 
 def save(path: str | Path, covariance: Covariance) -> None:
@@ -179,13 +183,7 @@ def encoder(pipe: DiffusionPipeline) -> str:
     >>> encoder(load()) == encoder(load())
     True
     """
-    arrays = {}
-    for part in ("text_encoder", "text_encoder_2"):
-        net = getattr(pipe, part, None)
-        for name, value in ({} if net is None else net.state_dict()).items():
-            exact = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-            arrays[f"{part}.{name}"] = exact.detach().cpu().numpy()
-    return fingerprint_arrays(arrays)
+    return fingerprint(pipe, ("text_encoder", "text_encoder_2"))
 
 
 _KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from bayes_persona.diffusion.photos import SUFFIXES, picture
-from bayes_persona.errors import DataError, RunError, needs_extra
+from bayes_persona.diffusion.pipelines import frozen
+from bayes_persona.errors import DataError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
@@ -66,18 +67,11 @@ class ClipSeg:
     >>> ClipSeg("nowhere")
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.RunError: nowhere: there is no such folder; download CLIPSeg's and name where it is
+    bayes_persona.errors.RunError: nowhere: there is no such folder; download the model and name where it is
     """
 
     def __init__(self, folder: str | Path):
-        if not Path(folder).is_dir():
-            raise RunError(f"{folder}: there is no such folder; download CLIPSeg's and name where it is")
-        try:
-            net = CLIPSegForImageSegmentation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-            self.processor = CLIPSegProcessor.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers and safetensors each have their own for a damaged folder
-            raise RunError(f"{folder}: cannot be loaded ({error}); restore it or save it anew") from error
-        self.net = net.eval().requires_grad_(False)
+        self.net, self.processor = frozen(folder, CLIPSegForImageSegmentation, CLIPSegProcessor)
 
     @torch.no_grad()
     def __call__(self, pixels: UInt8[np.ndarray, "n h w 3"], word: str) -> Float[np.ndarray, "n h w"]:

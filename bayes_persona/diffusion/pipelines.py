@@ -3,7 +3,7 @@
 Nothing here reaches for the network, unless asked to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -79,10 +79,10 @@ def load(
     return pipe
 
 
-def fingerprint(pipe: DiffusionPipeline) -> str:
+def fingerprint(pipe: DiffusionPipeline, parts: Sequence[str] = (*NETWORKS, "text_encoder_2")) -> str:
     """Give 32 letters that change when any weight does, but not with the device, nor with half precision made full.
 
-    Attached parts count: take the fingerprint of a base model while nothing is attached to it.
+    Of `parts`, all networks by default. Attached parts count: take it while nothing is attached.
 
     >>> unet = diffusers.UNet2DConditionModel(block_out_channels=(32,), down_block_types=("DownBlock2D",),
     ...     up_block_types=("UpBlock2D",), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4)
@@ -94,12 +94,40 @@ def fingerprint(pipe: DiffusionPipeline) -> str:
     False
     """
     arrays = {}
-    for part in (*NETWORKS, "text_encoder_2"):
+    for part in parts:
         net = getattr(pipe, part, None)
         for name, value in ({} if net is None else net.state_dict()).items():
             exact = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
             arrays[f"{part}.{name}"] = exact.detach().cpu().numpy()
     return named.fingerprint(arrays)
+
+
+def frozen(folder: str | Path, *kinds: Any) -> tuple[Any, ...]:
+    """Load helpers, such as a segmenter and its processor, from one folder as `save_pretrained` wrote it.
+
+    Args:
+        folder: The folder; nothing is looked for anywhere else.
+        *kinds: Classes of transformers; networks come in evaluation mode, and frozen.
+
+    Raises:
+        RunError: If the folder is absent or damaged.
+
+    >>> frozen("nowhere", transformers.CLIPModel)
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: nowhere: there is no such folder; download the model and name where it is
+    """
+    if not Path(folder).is_dir():
+        raise RunError(f"{folder}: there is no such folder; download the model and name where it is")
+    made = []
+    for kind in kinds:
+        weights = {"use_safetensors": True} if torch.nn.Module in kind.__mro__ else {}
+        try:
+            one = kind.from_pretrained(folder, local_files_only=True, **weights)
+        except Exception as error:  # transformers and safetensors each have their own for a damaged folder
+            raise RunError(f"{folder}: cannot be loaded ({error}); restore it or save it anew") from error
+        made.append(one.eval().requires_grad_(False) if weights else one)
+    return tuple(made)
 
 
 def size(pipe: StableDiffusionPipeline) -> int:

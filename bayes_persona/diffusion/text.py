@@ -2,6 +2,7 @@
 
 import operator
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ def ended(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Bool[to
     return (ends == 0) | ((ends == 1) & (ids == pipe.tokenizer.eos_token_id))
 
 
-class OfText(nn.Module):
+class OfText(nn.Module, ABC):
     """What adapters put around a projection of the text, where it is a function of the text and of `tensors` alone.
 
     `cached_text` remembers what such a projection gives.
@@ -106,9 +107,9 @@ class OfText(nn.Module):
     """
 
     @property
+    @abstractmethod
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """What its output depends on, besides the text."""
-        raise NotImplementedError
 
 
 class Prompts:

@@ -44,7 +44,10 @@ class Config:
     steps: int = 200
     """Steps of training, which all members take together."""
     rate: float | None = None
-    """Learning rate; left out, what was found good for the method."""
+    """Learning rate; left out, one that suits the method."""
+    snr: float | None = None
+    """Weight steps of little noise as if their signal-to-noise ratio were this at most; 5 is usual, none weights all
+    alike."""
     pictures: int = 2
     """Pictures of each prompt that every member makes."""
     guidance: float | None = None

@@ -34,7 +34,7 @@ with needs_extra("diffusion"):
     from PIL import Image
 
 RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2}
-"""The learning rate that benchmarks/ found good for each method."""
+"""Learning rates: what benchmarks/world.py found good for the first two, and first guesses for the others."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
 
@@ -54,6 +54,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         particles=config.particles,
         alpha=config.alpha,
         steps=config.steps,
+        snr=config.snr,
         rate=RATES[config.method] if config.rate is None else config.rate,
     )
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps …")

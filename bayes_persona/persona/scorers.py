@@ -6,12 +6,13 @@ class with the same call will do.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from bayes_persona.errors import RunError, needs_extra
+from bayes_persona.diffusion.pipelines import frozen
+from bayes_persona.errors import needs_extra
 from bayes_persona.world import oracles
 
 with needs_extra("diffusion"):
@@ -92,30 +93,22 @@ class Clip:
     >>> Clip("nowhere")
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.RunError: nowhere: there is no such folder; download CLIP's and name where it is
+    bayes_persona.errors.RunError: nowhere: there is no such folder; download the model and name where it is
     """
 
     identity = "CLIP cosine with the photos"
     prompt = "CLIP cosine with the prompt"
 
     def __init__(self, folder: str | Path):
-        if not Path(folder).is_dir():
-            raise RunError(f"{folder}: there is no such folder; download CLIP's and name where it is")
-        try:
-            net = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-            self.processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers and safetensors each have their own for a damaged folder
-            raise RunError(f"{folder}: cannot be loaded ({error}); restore it or save it anew") from error
-        self.net = net.eval().requires_grad_(False)
+        self.net, self.processor = frozen(folder, CLIPModel, CLIPProcessor)
 
     @torch.no_grad()
     def __call__(
         self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
     ) -> Scores:
         """Judge pictures."""
-        processor: Any = self.processor  # whose call takes what its parts take
         every = list(np.concatenate([pixels, photos]))
-        found = self.net(**processor(text=list(prompts), images=every, padding=True, return_tensors="pt"))
+        found = self.net(**self.processor(text=list(prompts), images=every, padding=True, return_tensors="pt"))
         pictures, texts = found.image_embeds.double().numpy(), found.text_embeds.double().numpy()
         mine, known = pictures[: len(pixels)], pictures[len(pixels) :]
         return Scores((mine @ known.T).mean(axis=1), (mine * texts).sum(axis=1))

@@ -165,7 +165,6 @@ def pipeline(
     return StableDiffusionPipeline(**parts, requires_safety_checker=False)
 
 
-@cache
 def tokenizer(config: Config) -> CLIPTokenizer:
     """Make CLIP's tokenizer for the closed vocabulary: each of its words is one token, other words fall into letters.
 
@@ -173,6 +172,11 @@ def tokenizer(config: Config) -> CLIPTokenizer:
     >>> words.convert_ids_to_tokens(words("a happy cat").input_ids)
     ['<|startoftext|>', 'a</w>', 'happy</w>', 'cat</w>', '<|endoftext|>']
     """
+    return copy.deepcopy(_tokenizer(config))  # whoever adds words to one adds them to no other model's
+
+
+@cache
+def _tokenizer(config: Config) -> CLIPTokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _merges(captions.vocabulary())
     tokens = [*letters, *(letter + END for letter in letters), *("".join(pair) for pair in merges), BOS, EOS]

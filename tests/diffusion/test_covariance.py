@@ -74,3 +74,11 @@ def test_the_shipped_captions_are_enough():
     assert len(set(captions)) == len(captions)
     assert sum(len(caption.split()) + 2 for caption in captions) > 20_000
     assert max(len(caption.split()) for caption in captions) < 40
+
+
+def test_a_file_that_happens_to_lie_about_is_not_taken(pipe, tmp_path, monkeypatch):
+    """A pipeline that came from no folder has none to look into."""
+    made = tiny(seed=2)
+    covariance.save(tmp_path / covariance.NAME, covariance.estimate(tiny(seed=1), CAPTIONS))
+    monkeypatch.chdir(tmp_path)
+    assert covariance.of(made).encoder == covariance.encoder(made)

@@ -234,8 +234,9 @@ def test_two_who_are_alike_are_told_apart_with_a_warning(pipe, method):
     inverse = covariance.of(pipe, method.covariance).inverse.astype(np.float32)
     other = params | {INPUT: near, DIRECTION: near @ inverse}
     concepts = [method.concept(params), twin.concept(other)]
-    with pytest.warns(UserWarning, match="<me> and <r2> are alike"), together(pipe, concepts, ONLY):
+    with pytest.warns(UserWarning, match="<me> and <r2> are alike") as said, together(pipe, concepts, ONLY):
         pass
+    assert len(said) == 1
 
 
 def test_the_cache_gives_the_same_and_computes_once(pipe, method, monkeypatch):

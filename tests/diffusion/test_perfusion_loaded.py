@@ -20,14 +20,14 @@ from bayes_persona.diffusion.adapters.perfusion.loaded import (
     unload_perfusion,
 )
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
-from bayes_persona.diffusion.adapters.perfusion.together import projections
+from bayes_persona.diffusion.adapters.perfusion.together import projections, together
 from bayes_persona.diffusion.adapters.perfusion.tuner import PerfusionConfig, PerfusionLayer, state_dict
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.diffusion.pipelines import fingerprint
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import generator
-from tests.diffusion.tiny import LATENT, noise, snapshot, tiny, untouched
+from tests.diffusion.tiny import LATENT, noise, snapshot, tiny, tiny_xl, untouched
 
 # to an untrained text encoder a robot and a cat are nearly the same
 pytestmark = pytest.mark.filterwarnings("ignore:.* are alike:UserWarning")
@@ -180,6 +180,17 @@ def test_what_cannot_be_loaded_leaves_everything_as_it_was(pipe, files, metric, 
         save_perfusion(tmp_path / "late.safetensors", pipe, method, {})
     assert torch.equal(predict(pipe, "<r2> the robot"), before)
     unload_perfusion(pipe)
+
+
+def test_a_model_with_two_text_encoders_is_refused_and_left_as_it_was(pipe, metric):
+    method = Perfusion(Subject("robot", "<r2>"), covariance=metric)
+    params = {name: value[None] for name, value in learned(pipe, method).items()}
+    two = tiny_xl()
+    words = two.tokenizer
+    both = together(two, [method.concept(params)], ONLY)
+    with pytest.raises(ConfigError, match="SDXL reads with two text encoders"), both:
+        pass
+    assert two.tokenizer is words
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # PEFT says so of every second adapter

@@ -7,8 +7,8 @@ from torch import nn
 from bayes_persona import ConfigError
 from bayes_persona.diffusion import text as module
 from bayes_persona.diffusion.attach import attached
-from bayes_persona.diffusion.text import Prompts, cached_text
-from tests.diffusion.tiny import LATENT, noise, snapshot, tiny, untouched
+from bayes_persona.diffusion.text import Prompts, cached_text, hidden, tokens
+from tests.diffusion.tiny import LATENT, noise, snapshot, tiny, tiny_xl, untouched
 
 KEYS = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -187,3 +187,12 @@ def test_a_text_that_is_gone_leaves_nothing_behind(pipe):
             text = noise(1, 5, 16, seed=seed)
             assert torch.equal(project(text), project.original(text))
         assert len(project._known) <= module.REMEMBERED
+
+
+def test_two_text_encoders_are_read_as_sdxl_reads_them():
+    pipe, prompt = tiny_xl(), "a happy robot at night"
+    states, _, pooled, _ = pipe.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
+    with torch.no_grad():
+        have = hidden(pipe, torch.tensor([tokens(pipe, prompt)]))
+    torch.testing.assert_close(have.states, states)
+    torch.testing.assert_close(have.pooled, pooled)

@@ -1,6 +1,8 @@
 """A random Stable Diffusion that is small enough to run in every test, and exact copies of what a network holds."""
 
 import torch
+from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from bayes_persona.world import base_model
 
@@ -17,6 +19,19 @@ def tiny(seed=0):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def tiny_xl(seed=0):
+    """The same as SDXL has it: a second text encoder, with a projection, whose tokenizer pads with another token."""
+    pipe = tiny(seed)
+    config = CLIPTextConfig(**{**pipe.text_encoder.config.to_dict(), "hidden_size": 24, "intermediate_size": 24})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        second = CLIPTextModelWithProjection(config).eval().requires_grad_(False)
+    other = base_model.tokenizer(SIZES)
+    other.pad_token = "a"
+    parts = (pipe.vae, pipe.text_encoder, second, pipe.tokenizer, other, pipe.unet, pipe.scheduler)
+    return StableDiffusionXLPipeline(*parts)
 
 
 def noise(*shape, seed=0):

@@ -20,13 +20,6 @@ QUICK = {"superclass": "cat", "particles": 2, "steps": 2, "pictures": 1, "alpha"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)

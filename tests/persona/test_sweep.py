@@ -20,16 +20,9 @@ from bayes_persona.persona.sweep_config import Config
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import generator
 from bayes_persona.world import base_model, splits
-from tests.diffusion.tiny import SIZES, tiny
+from tests.diffusion.tiny import SIZES
 
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Subjects on a pipeline until they are unloaded: four verbs for people who call `pipe(prompt)` themselves.
 
-Any pipeline of the Stable Diffusion class will do. Keys and values of the text are computed once for a prompt, not in
+Any Stable Diffusion 1 or 2 will do. Keys and values of the text are computed once for a prompt, not in
 every step, so pictures of a subject take no longer than the pipeline's own.
 """
 
@@ -30,13 +30,13 @@ with needs_extra("diffusion"):
 def save_perfusion(
     path: str | Path, pipe: DiffusionPipeline, subject: Perfusion, member: Mapping[str, Any], **facts: Any
 ) -> None:
-    """Write one subject to a safetensors file: 62 kilobytes for Stable Diffusion 1.5.
+    """Write one subject to a safetensors file: 65 kilobytes for Stable Diffusion 1.5.
 
     Args:
         path: The file.
-        pipe: The base model, with nothing loaded: its fingerprint is kept, and that of the covariance.
+        pipe: The base model, with nothing loaded: its fingerprint is kept, and that of its covariance.
         subject: The method and its settings, which are kept, too.
-        member: One member's params: `posterior[k]`, or `posterior.mean`.
+        member: One member's params: `posterior[k]`, or `posterior.mean()`.
         **facts: More for people to know, such as steps: plain JSON values.
 
     Raises:
@@ -53,9 +53,8 @@ def save_perfusion(
     """
     if pipe in _LOADED:
         raise ConfigError("pipe: subjects are loaded on it; unload them first, then save")
-    metric = covariance.encoder(pipe)
-    one = Posterior((dict(member),))
-    adapters.save(path, subject, one, base=fingerprint(pipe), covariance=metric, **facts)
+    metric = covariance.of(pipe, subject.covariance).fingerprint
+    adapters.save(path, subject, Posterior((dict(member),)), base=fingerprint(pipe), covariance=metric, **facts)
 
 
 def load_perfusion(pipe: DiffusionPipeline, path: str | Path, *, token: str | None = None, member: int = 0) -> str:
@@ -70,7 +69,7 @@ def load_perfusion(pipe: DiffusionPipeline, path: str | Path, *, token: str | No
     Raises:
         MismatchError: If the subject was trained on another base model.
         DataError: If the file is of another method, or has no such member.
-        ConfigError: If the token is a word already.
+        ConfigError: If the token is a word already, or the pipeline has two text encoders (SDXL).
         RunError: If the file is damaged, or no safetensors file. Whatever is raised, the pipeline is as it was.
 
     >>> from bayes_persona.diffusion.pipelines import load

@@ -4,7 +4,7 @@ Both encodings lie side by side in the text's columns, so that they go through g
 pipeline does to the text without anybody having to know; projections then read the half that is theirs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,14 +82,13 @@ def beside(pipe: DiffusionPipeline, usual: Float[torch.Tensor, "k v d"]) -> Iter
         pipe.text_encoder = own
 
 
-def halves(widths: Sequence[int], *, usual: bool) -> list[slice]:
-    """Give the columns of either encoding, where each text encoder wrote both of its own.
+def half(width: int, *, usual: bool) -> slice:
+    """Give the columns of either encoding.
 
-    >>> halves([3, 5], usual=True)
-    [slice(3, 6, None), slice(11, 16, None)]
+    >>> half(3, usual=True)
+    slice(3, 6, None)
     """
-    starts = [2 * sum(widths[:number]) + (width if usual else 0) for number, width in enumerate(widths)]
-    return [slice(start, start + width) for start, width in zip(starts, widths, strict=True)]
+    return slice(width, 2 * width) if usual else slice(0, width)
 
 
 def _paired(said: Any, usual: Any) -> Any:

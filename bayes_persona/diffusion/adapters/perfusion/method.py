@@ -2,7 +2,7 @@
 
 The word's encoding, remembered as a moving average i*, is where each key and value projection is edited (`layer`). Keys
 are locked: they stay those of the superclass, so the subject is looked for where anyone of its kind would be. Values
-are learned. A subject is the word, i*, C⁻¹ i*, the superclass's encoding and one value a layer: 62 kilobytes for Stable
+are learned. A subject is the word, i*, C⁻¹ i*, the superclass's encoding and one value a layer: 65 kilobytes for Stable
 Diffusion 1.5, and the covariance C is not needed to use it.
 
 The paper's code was never published: the edit, both gates (β = .75, τ = .1 in training, β = .7, τ = .15 after it), the
@@ -74,14 +74,14 @@ class Perfusion:
     """`locked`: the keys are the superclass's; `global`: at generation, of all words of the prompt, as if it spoke of
     anyone; `trained`: not locked, as an ablation."""
     value_rate: float = 5.0
-    """Learning rate of the values over the word's: the paper's ratio."""
+    """Learning rate of the values over the word's; 5 is what public rebuilds have."""
     covariance: str | None = None
     """File of the text encoder's covariance, needed for training alone; None is the model's own, or is estimated."""
     method: str = "perfusion"
 
     def __post_init__(self):
-        for name in ("beta", "training_beta", *(f"betas {key}" for key in self.betas)):
-            value = self.betas[name.removeprefix("betas ")] if name.startswith("betas ") else getattr(self, name)
+        each = {f"betas {layer}": beta for layer, beta in self.betas.items()}
+        for name, value in {"beta": self.beta, "training_beta": self.training_beta, **each}.items():
             if not 0 < value < 1:
                 raise ConfigError(f"{name}: expected more than 0 and less than 1, got {value}")
         for name in ("tau", "training_tau", "value_rate"):
