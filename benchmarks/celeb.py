@@ -14,7 +14,7 @@ import tyro
 
 from bayes_persona.diffusion import pipelines, words
 from bayes_persona.diffusion.adapter import Adapter, Subject
-from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis, build
+from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis, build, table
 from bayes_persona.diffusion.adapters.celeb_basis.faces import Mapper, fitted
 from bayes_persona.diffusion.adapters.celeb_basis.method import CelebBasis
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
@@ -62,7 +62,7 @@ class FromName(TextualInversion):
     def init(self, pipe: Any, members: int, seed: int) -> Params:
         """Start at the rows of the name's first words."""
         ids = pipe.tokenizer(self.like, add_special_tokens=False).input_ids
-        start = words.table(pipe).weight.detach()[ids[: self.vectors]].numpy()
+        start = words.embeddings(pipe, ids[: self.vectors]).numpy()
         return {"embedding": np.tile(start, (members, 1, 1))}
 
 
@@ -107,7 +107,7 @@ def known_layer(pipe: Any, basis: Basis) -> Mapper:
     """Fit the layer to the named people: their faces, and where their names lie."""
     people = celebrities.faces()
     ids = [pipe.tokenizer(name, add_special_tokens=False).input_ids for name in people]
-    known = basis.unit(basis.coefficients(words.table(pipe).weight.detach()[torch.tensor(ids)]))
+    known = basis.unit(basis.coefficients(table([pipe.text_encoder])[torch.tensor(ids)]))
     return fitted(np.array(list(people.values())), known.double().numpy(), ridge=0.3)
 
 

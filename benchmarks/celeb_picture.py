@@ -66,7 +66,7 @@ def _plot(figure, pipe, method, learned) -> None:
     """Show the first two coefficients of every name, at both places, and of who was learned."""
     people, basis = splits.named(), method.basis
     ids = torch.tensor([pipe.tokenizer(name, add_special_tokens=False).input_ids for name in people])
-    known = basis.unit(basis.coefficients(words.table(pipe).weight.detach()[ids])).split(basis.sizes, dim=-1)
+    known = basis.unit(basis.coefficients(words.embeddings(pipe, ids))).split(basis.sizes, dim=-1)
     mine = basis.unit(torch.cat(learned)).split(basis.sizes, dim=-1)
     kinds = np.array([who.superclass for who in people.values()])
     both = figure.subplots(1, 2)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
-from bayes_persona.diffusion.text import hidden
+from bayes_persona.diffusion.text import conditions, hidden
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -24,7 +24,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,13 @@ class Adapter(Protocol):
         """
         ...
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Give the params that training starts from, first axis members."""
         ...
 
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -162,11 +162,11 @@ class Adapter(Protocol):
         """
         ...
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the loss of every row, not yet weighted."""
         ...
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Give new values of what has rate 0, such as moving averages, after a step on a batch.
 
         Members without rows keep theirs.
@@ -189,7 +189,7 @@ def members_of(rows: Int[torch.Tensor, " n"], batch: int) -> Int[torch.Tensor, "
     return rows.repeat(blocks)
 
 
-def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, " n"]:
+def denoising_loss(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, " n"]:
     """Give the mean squared error of each row's noise (or v) prediction by the pipeline as it is now attached.
 
     Where the batch has masks, each pixel's squared error counts as much as they say.
@@ -199,14 +199,13 @@ def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.T
     >>> denoising_loss(pipe, Batch(latents, latents, torch.tensor([1, 999]), ids, ids[:, 0], torch.ones(2))).shape
     torch.Size([2])
     """
-    text = hidden(pipe, batch.tokens)
     noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
-    guess = pipe.unet(noisy, batch.time, text.states).sample
+    guess = pipe.unet(noisy, batch.time, **conditions(pipe, hidden(pipe, batch.tokens))).sample
     error = (guess - target(pipe, batch)).square().mean(dim=1)
     return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
 
 
-def target(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
+def target(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
     """Give what the U-Net should predict.
 
     Raises:

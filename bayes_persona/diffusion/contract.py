@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from bayes_persona.diffusion.adapter import Adapter, Batch, load, rates_of, save
 from bayes_persona.diffusion.pipelines import fingerprint
+from bayes_persona.diffusion.text import conditions, hidden
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.named import require_finite, require_like
 from bayes_persona.posterior import Posterior
@@ -23,15 +24,15 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 MEMBERS = 3
 """How many are tried together; the middle one has no rows where gradients are looked at."""
-NETWORKS = ("unet", "text_encoder", "vae")
+NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae")
 """The parts of a pipeline that hold weights."""
 
 
-def check(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int = 0) -> None:
+def check(adapter: Adapter, pipe: DiffusionPipeline, seed: int = 0) -> None:
     """Put an adapter through its promises on a pipeline, best a small one in evaluation mode.
 
     Args:
@@ -48,6 +49,8 @@ def check(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int = 0) -> Non
     >>> check(TextualInversion(Subject("robot")), load())
     """
     _require(isinstance(adapter, Adapter), f"{type(adapter).__name__} lacks a method or property of an adapter")
+    # transformers hangs its own hooks into a text encoder when it is first asked for all states
+    _predict(pipe, _tokens(pipe, ["a"]), _latents(pipe, 1, seed))
     params = _trained(adapter, _checked_start(adapter, pipe, seed), seed)
     _check_attaching(adapter, pipe, params)
     _check_gradients(adapter, pipe, params, seed)
@@ -58,7 +61,7 @@ def check(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int = 0) -> Non
     _check_file(adapter, pipe, params)
 
 
-def _checked_start(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int) -> Params:
+def _checked_start(adapter: Adapter, pipe: DiffusionPipeline, seed: int) -> Params:
     start = adapter.init(pipe, MEMBERS, seed)
     for name, array in start.items():
         _require(array.shape[:1] == (MEMBERS,), f"init gives {name} no leading axis of members")
@@ -69,7 +72,7 @@ def _checked_start(adapter: Adapter, pipe: StableDiffusionPipeline, seed: int) -
     return start
 
 
-def _check_attaching(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params) -> None:
+def _check_attaching(adapter: Adapter, pipe: DiffusionPipeline, params: Params) -> None:
     rows, given = torch.arange(MEMBERS), {name: array.copy() for name, array in params.items()}
     restored = _untouched(pipe, "attaching and detaching does not restore the pipeline")
     with restored, adapter.attached(pipe, params, rows):
@@ -89,7 +92,7 @@ def _check_attaching(adapter: Adapter, pipe: StableDiffusionPipeline, params: Pa
     _require(_same(params, given), "attaching edits the params that it is given")
 
 
-def _check_gradients(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+def _check_gradients(adapter: Adapter, pipe: DiffusionPipeline, params: Params, seed: int) -> None:
     batch = _batch(adapter, pipe, params, torch.tensor([0, 2, 2, 0]), seed)
     leaves = {name: tensor.requires_grad_() for name, tensor in _tensors(pipe, params).items()}
     with _untouched(pipe, "a loss does not restore the pipeline"):
@@ -110,7 +113,7 @@ def _check_gradients(adapter: Adapter, pipe: StableDiffusionPipeline, params: Pa
 
 
 @torch.no_grad()
-def _check_rows(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+def _check_rows(adapter: Adapter, pipe: DiffusionPipeline, params: Params, seed: int) -> None:
     batch = _batch(adapter, pipe, params, torch.tensor([2, 0, 1]), seed)
     joint = adapter.loss(pipe, _tensors(pipe, params), batch)
     for row, member in enumerate(batch.member.tolist()):
@@ -124,7 +127,7 @@ def _check_rows(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params,
 
 
 @torch.no_grad()
-def _check_blocks(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+def _check_blocks(adapter: Adapter, pipe: DiffusionPipeline, params: Params, seed: int) -> None:
     """Guidance sends two blocks of the same rows, one after the other."""
     with adapter.attached(pipe, params, torch.tensor([2, 0])):
         tokens, latents = _tokens(pipe, [adapter.subject.phrase] * 2), _latents(pipe, 2, seed)
@@ -139,7 +142,7 @@ def _check_blocks(adapter: Adapter, pipe: StableDiffusionPipeline, params: Param
 
 
 @torch.no_grad()
-def _check_gates(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+def _check_gates(adapter: Adapter, pipe: DiffusionPipeline, params: Params, seed: int) -> None:
     """With every gate at 0 nothing that was learned is left; prompts without the token are then the base model's."""
     if not adapter.gates:
         return
@@ -157,7 +160,7 @@ def _check_gates(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params
 
 def _speaks(
     adapter: Adapter,
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     params: Params,
     gates: Mapping[str, float] | None,
     latents: Float[torch.Tensor, "n c h w"],
@@ -167,7 +170,7 @@ def _speaks(
 
 
 @torch.no_grad()
-def _check_tracking(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, seed: int) -> None:
+def _check_tracking(adapter: Adapter, pipe: DiffusionPipeline, params: Params, seed: int) -> None:
     """What is tracked is what has rate 0, each member's by its own rows."""
     rates, batch = rates_of(adapter, params), _batch(adapter, pipe, params, torch.tensor([0, 2, 2, 0]), seed)
     with _untouched(pipe, "tracking does not restore the pipeline"):
@@ -179,7 +182,7 @@ def _check_tracking(adapter: Adapter, pipe: StableDiffusionPipeline, params: Par
         _require(torch.equal(value[1], old[1]), f"track changes {name} of a member without rows")
 
 
-def _check_file(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params) -> None:
+def _check_file(adapter: Adapter, pipe: DiffusionPipeline, params: Params) -> None:
     base = fingerprint(pipe)
     posterior = Posterior(tuple({name: array[k] for name, array in params.items()} for k in range(MEMBERS)))
     with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +210,7 @@ def _trained(adapter: Adapter, start: Params, seed: int) -> Params:
     return moved
 
 
-def _batch(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, rows: torch.Tensor, seed: int) -> Batch:
+def _batch(adapter: Adapter, pipe: DiffusionPipeline, params: Params, rows: torch.Tensor, seed: int) -> Batch:
     with adapter.attached(pipe, params, rows):
         tokens = _tokens(pipe, [adapter.subject.phrase] * len(rows))
     time = torch.linspace(1, pipe.scheduler.config.num_train_timesteps - 1, len(rows)).long()
@@ -216,14 +219,14 @@ def _batch(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, rows
     return Batch(latents, noise, time.to(pipe.device), tokens, rows.to(pipe.device), weight, mask)
 
 
-def _tokens(pipe: StableDiffusionPipeline, prompts: list[str]) -> Int[torch.Tensor, "n words"]:
+def _tokens(pipe: DiffusionPipeline, prompts: list[str]) -> Int[torch.Tensor, "n words"]:
     words = pipe.tokenizer
     spelled = [pipe.maybe_convert_prompt(prompt, words) for prompt in prompts]  # diffusers: `<me>` to `<me> <me>_1`
     ids = words(spelled, padding="max_length", max_length=words.model_max_length).input_ids
     return torch.tensor(ids, device=pipe.device)
 
 
-def _latents(pipe: StableDiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
+def _latents(pipe: DiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
     config = pipe.unet.config
     draws = generator(seed, "latents").standard_normal((n, config.in_channels, config.sample_size, config.sample_size))
     return torch.tensor(draws, dtype=pipe.unet.dtype, device=pipe.device)
@@ -231,17 +234,18 @@ def _latents(pipe: StableDiffusionPipeline, n: int, seed: int) -> Float[torch.Te
 
 @torch.no_grad()
 def _predict(
-    pipe: StableDiffusionPipeline, tokens: Int[torch.Tensor, "n words"], latents: Float[torch.Tensor, "n c h w"]
+    pipe: DiffusionPipeline, tokens: Int[torch.Tensor, "n words"], latents: Float[torch.Tensor, "n c h w"]
 ) -> Float[torch.Tensor, "n c h w"]:
-    return pipe.unet(latents, torch.tensor(500, device=pipe.device), pipe.text_encoder(tokens)[0]).sample
+    said = conditions(pipe, hidden(pipe, tokens))
+    return pipe.unet(latents, torch.tensor(500, device=pipe.device), **said).sample
 
 
-def _tensors(pipe: StableDiffusionPipeline, params: Params) -> dict[str, torch.Tensor]:
+def _tensors(pipe: DiffusionPipeline, params: Params) -> dict[str, torch.Tensor]:
     device = pipe.device
     return {name: torch.tensor(array, device=device) for name, array in params.items()}
 
 
-def _refuses(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, gates: Mapping[str, float]) -> bool:
+def _refuses(adapter: Adapter, pipe: DiffusionPipeline, params: Params, gates: Mapping[str, float]) -> bool:
     try:
         with adapter.attached(pipe, params, torch.arange(MEMBERS), gates):
             return False
@@ -250,7 +254,7 @@ def _refuses(adapter: Adapter, pipe: StableDiffusionPipeline, params: Params, ga
 
 
 @contextmanager
-def _untouched(pipe: StableDiffusionPipeline, promise: str) -> Iterator[None]:
+def _untouched(pipe: DiffusionPipeline, promise: str) -> Iterator[None]:
     """Hold whatever is done inside to leaving the same objects with the same bits."""
     before, bits, config, words = _objects(pipe), fingerprint(pipe), dict(pipe.config), len(pipe.tokenizer)
     yield
@@ -264,11 +268,12 @@ def _untouched(pipe: StableDiffusionPipeline, promise: str) -> Iterator[None]:
     _require(dict(pipe.config) == config, f"{promise}: its config has changed")
 
 
-def _objects(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+def _objects(pipe: DiffusionPipeline) -> dict[str, Any]:
     """Give every object that a pipeline is made of, by name: parts, modules, weights, hooks and plain attributes."""
     found: dict[str, Any] = dict(pipe.components)
     for part in NETWORKS:
-        for name, module in getattr(pipe, part).named_modules(prefix=part):
+        net = getattr(pipe, part, None)
+        for name, module in () if net is None else net.named_modules(prefix=part):
             for key, value in vars(module).items():
                 items = value.items() if isinstance(value, dict) else [("", value)]
                 found.update({f"{name}.{key}.{item}".rstrip("."): thing for item, thing in items})

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from bayes_persona.diffusion.latents import decode
-from bayes_persona.diffusion.text import cached_text
+from bayes_persona.diffusion.text import Hidden, cached_text, conditions
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
             raise ConfigError(f"guidance: expected at least 0, got {self.guidance}")
 
 
-def noise(pipe: StableDiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
+def noise(pipe: DiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
     """Draw the noise that `n` pictures begin with; picture i's depends on the seed and i alone.
 
     >>> from bayes_persona.diffusion.pipelines import load
@@ -62,7 +62,7 @@ def noise(pipe: StableDiffusionPipeline, n: int, seed: int) -> Float[torch.Tenso
 
 @torch.no_grad()
 def sample(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     prompts: Sequence[str],
     start: Float[torch.Tensor, "n c h w"],
     config: Config | None = None,
@@ -95,7 +95,7 @@ def sample(
         have = f"{len(prompts)} prompts, {len(start)} starts, average={average}"
         raise ConfigError(f"prompts: {have}; expected as many prompts as starts, all at least 1")
     # K rows a picture share their latents and differ in the member that their adapter is attached with.
-    text = _encode(pipe, [prompt for prompt in prompts for _ in range(average)], config)
+    said = conditions(pipe, _encode(pipe, [prompt for prompt in prompts for _ in range(average)], config))
     pipe.scheduler.set_timesteps(config.steps, device=start.device)
     chance = _chance(pipe, start)
     latents = start * pipe.scheduler.init_noise_sigma
@@ -103,9 +103,9 @@ def sample(
         for number, time in enumerate(pipe.scheduler.timesteps):
             scaled = pipe.scheduler.scale_model_input(latents, time).repeat_interleave(average, dim=0)
             if config.guidance == 1:
-                guess = pipe.unet(scaled, time, text).sample
+                guess = pipe.unet(scaled, time, **said).sample
             else:
-                without, guess = pipe.unet(torch.cat([scaled, scaled]), time, text).sample.chunk(2)
+                without, guess = pipe.unet(torch.cat([scaled, scaled]), time, **said).sample.chunk(2)
                 guess = without + config.guidance * (guess - without)
             guess = guess.unflatten(0, (len(latents), average)).mean(dim=1)
             latents = pipe.scheduler.step(guess, time, latents, **chance, return_dict=False)[0]
@@ -114,7 +114,7 @@ def sample(
     return decode(pipe, latents)
 
 
-def _chance(pipe: StableDiffusionPipeline, start: torch.Tensor) -> dict[str, list[torch.Generator]]:
+def _chance(pipe: DiffusionPipeline, start: torch.Tensor) -> dict[str, list[torch.Generator]]:
     """Give a generator for each picture to schedulers that add noise on the way; it depends on the picture's start."""
     if "generator" not in signature(pipe.scheduler.step).parameters:
         return {}
@@ -122,13 +122,15 @@ def _chance(pipe: StableDiffusionPipeline, start: torch.Tensor) -> dict[str, lis
     return {"generator": [torch.Generator(start.device).manual_seed(int.from_bytes(seed, "big")) for seed in seeds]}
 
 
-def _encode(pipe: StableDiffusionPipeline, prompts: list[str], config: Config) -> torch.Tensor:
+def _encode(pipe: DiffusionPipeline, prompts: list[str], config: Config) -> Hidden:
     """Give the encoded prompts, with as many negative ones before them where there is guidance."""
-    hidden, empty = pipe.encode_prompt(
+    states, empty, *pooled = pipe.encode_prompt(
         prompts,
-        pipe.device,
+        device=pipe.device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=config.guidance != 1,
-        negative_prompt=[config.negative] * len(prompts),
+        negative_prompt=[config.negative] * len(prompts) if config.negative else None,  # SDXL has zeros for nothing
     )
-    return hidden if empty is None else torch.cat([empty, hidden])
+    if empty is None:
+        return Hidden(states, *pooled[:1])
+    return Hidden(torch.cat([empty, states]), *([torch.cat(pooled[::-1])] if pooled else []))

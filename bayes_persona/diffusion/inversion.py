@@ -17,7 +17,7 @@ from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import DDIMScheduler, DiffusionPipeline
 
 Latents = Float[torch.Tensor, "n c h w"]
 Texts = Float[torch.Tensor, "m words width"]
@@ -52,7 +52,7 @@ class Config:
 
 @torch.no_grad()
 def invert(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     latents: Latents,
     prompts: Texts,
     config: Config | None = None,
@@ -74,6 +74,7 @@ def invert(
         ConfigError: If the model's schedule cannot be walked back, or guidance lacks the empty prompts.
         MismatchError: If there are not as many prompts as pictures.
 
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> invert(pipe, torch.zeros(2, 4, 8, 8), torch.zeros(2, 5, 16), Config(guidance=2.0))
     Traceback (most recent call last):
@@ -93,7 +94,7 @@ def invert(
 
 @torch.no_grad()
 def regenerate(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     noise: Latents,
     prompts: Texts,
     config: Config | None = None,
@@ -112,6 +113,7 @@ def regenerate(
         ConfigError: If the model's schedule cannot be walked, or guidance lacks the empty prompts.
         MismatchError: If there are not as many prompts as pictures.
 
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> regenerate(pipe, torch.zeros(2, 4, 8, 8), torch.zeros(1, 5, 16))
     Traceback (most recent call last):
@@ -139,12 +141,13 @@ class Walk(NamedTuple):
     add: float
 
 
-def walk(pipe: StableDiffusionPipeline, steps: int) -> Iterator[Walk]:
+def walk(pipe: DiffusionPipeline, steps: int) -> Iterator[Walk]:
     """Give the steps of a model's schedule, from noise to picture; the times are those of diffusers' DDIMScheduler.
 
     Raises:
         ConfigError: If the schedule clips, predicts pictures, or predicts noise where nothing but noise is left.
 
+    >>> from diffusers import StableDiffusionPipeline
     >>> schedule = DDIMScheduler(steps_offset=1, clip_sample=False)
     >>> pipe = StableDiffusionPipeline(None, None, None, None, schedule, None, None, requires_safety_checker=False)
     >>> [(step.time, step.to) for step in walk(pipe, 2)]

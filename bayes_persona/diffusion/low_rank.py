@@ -29,7 +29,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
     from safetensors.torch import save_file
@@ -94,7 +94,7 @@ class LowRank:
         """All is learned at the run's rate."""
         return {}
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Start every member where PEFT starts: `down` uniform, `up` zero, so that nothing is changed yet.
 
         Raises:
@@ -113,7 +113,7 @@ class LowRank:
     @contextmanager
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -134,12 +134,12 @@ class LowRank:
         with attached(pipe.unet, parts):
             yield
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
         with self.attached(pipe, params, batch.member):
             return denoising_loss(pipe, batch)
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Nothing is learned but by gradient."""
         return {}
 
@@ -161,7 +161,7 @@ class LowRank:
     def _scaling(self) -> float:
         return self.scale * self.alpha / self.rank
 
-    def _layers(self, pipe: StableDiffusionPipeline) -> dict[str, LoraLayer]:
+    def _layers(self, pipe: DiffusionPipeline) -> dict[str, LoraLayer]:
         """Give what PEFT would put into this U-Net, by the name of its place, without numbers."""
         with torch.device("meta"):  # the structure alone: nothing is copied or drawn
             unet = type(pipe.unet).from_config(pipe.unet.config)

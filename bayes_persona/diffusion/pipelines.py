@@ -19,14 +19,20 @@ with needs_extra("diffusion"):
     import transformers
     from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
-CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-"""What `model_index.json` may call a model: the same networks under either name."""
+CLASSES = {
+    "StableDiffusionPipeline": "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
+}
+"""What `model_index.json` may call a model, and what it is loaded as: the same networks under either name."""
 NETWORKS = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
-"""The networks of such a model, and the classes that each may be of."""
+"""The networks of such a model, and the classes that each may be of; the second text encoder is SDXL's."""
 
 
 def embedded() -> Path:
@@ -40,7 +46,7 @@ def embedded() -> Path:
 
 def load(
     path: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None, hub: bool = False
-) -> StableDiffusionPipeline:
+) -> DiffusionPipeline:
     """Load a model for use: in evaluation mode, frozen, without progress bars.
 
     Args:
@@ -74,12 +80,13 @@ def load(
     except (AssertionError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(f"device: {device} cannot be used ({error}); cpu always can") from error
     for part in NETWORKS:
-        getattr(pipe, part).eval().requires_grad_(False)
+        if getattr(pipe, part, None) is not None:
+            getattr(pipe, part).eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def fingerprint(pipe: DiffusionPipeline, parts: Sequence[str] = (*NETWORKS, "text_encoder_2")) -> str:
+def fingerprint(pipe: DiffusionPipeline, parts: Sequence[str] = tuple(NETWORKS)) -> str:
     """Give 32 letters that change when any weight does, but not with the device, nor with half precision made full.
 
     Of `parts`, all networks by default. Attached parts count: take it while nothing is attached.
@@ -130,7 +137,7 @@ def frozen(folder: str | Path, *kinds: Any) -> tuple[Any, ...]:
     return tuple(made)
 
 
-def size(pipe: StableDiffusionPipeline) -> int:
+def size(pipe: DiffusionPipeline) -> int:
     """Give the side, in pixels, of the square pictures that a model was made for.
 
     >>> unet = diffusers.UNet2DConditionModel(16, block_out_channels=(32,), down_block_types=("DownBlock2D",),
@@ -157,17 +164,17 @@ def _index(folder: Path) -> dict[str, Any]:
     have = index.get("_class_name") if isinstance(index, dict) else None
     if have not in CLASSES:
         raise DataError(f"{folder}: holds a {have}; only models of class {' or '.join(CLASSES)} can be used")
-    for part, classes in NETWORKS.items():
+    for part, classes in _networks(index).items():
         have = (index.get(part) or [None, None])[1]
         if have not in classes:
             raise DataError(f"{folder}: its {part} is a {have}; only {' or '.join(classes)} can be used")
     return index
 
 
-def _assembled(folder: Path, index: dict[str, Any]) -> StableDiffusionPipeline:
+def _assembled(folder: Path, index: dict[str, Any]) -> DiffusionPipeline:
     """Load the networks one by one: only so do diffusers and transformers tell which weights were not in the files."""
     parts = {}
-    for part in NETWORKS:
+    for part in _networks(index):
         library, name = index[part]
         kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
         parts[part], info = kind.from_pretrained(
@@ -177,7 +184,13 @@ def _assembled(folder: Path, index: dict[str, Any]) -> StableDiffusionPipeline:
             raise RunError(
                 f"{folder / part}: lacks {len(missing)} weights, {missing[0]} first; restore it or save it anew"
             )
-    return StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True, **parts)
+    kind = getattr(diffusers, CLASSES[index["_class_name"]])
+    return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **parts)
+
+
+def _networks(index: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    two = CLASSES[index["_class_name"]] == "StableDiffusionXLPipeline"
+    return {part: classes for part, classes in NETWORKS.items() if two or part != "text_encoder_2"}
 
 
 @contextmanager

@@ -10,16 +10,28 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.pipelines import size
 from bayes_persona.errors import ConfigError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import DiffusionPipeline, StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from diffusers.models.attention_processor import Attention
     from torch import nn
 
 REMEMBERED = 4
 """Texts whose keys and values a projection keeps: guidance in two passes needs two."""
+
+
+def encoders(pipe: DiffusionPipeline) -> list[Any]:
+    """Give a model's text encoders: one, or of SDXL two, which read the same words.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> len(encoders(load()))
+    1
+    """
+    found = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
+    return [net for net in found if net is not None]
 
 
 def tokens(pipe: DiffusionPipeline, prompt: str) -> tuple[int, ...]:
@@ -28,6 +40,7 @@ def tokens(pipe: DiffusionPipeline, prompt: str) -> tuple[int, ...]:
     Raises:
         ConfigError: If the prompt is longer than that; names the words that would be cut off.
 
+    >>> from diffusers import StableDiffusionPipeline
     >>> from transformers import CLIPTokenizer
     >>> words = {"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}
     >>> tokenizer = CLIPTokenizer(vocab=words, merges=[], model_max_length=5)
@@ -76,6 +89,22 @@ def hidden(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Hidden
     return Hidden(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two[0])
 
 
+def conditions(pipe: DiffusionPipeline, text: Hidden) -> dict[str, Any]:
+    """Give what a U-Net is called with for texts, besides latents and times; of SDXL pictures are square and uncropped.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> list(conditions(load(), Hidden(torch.zeros(1, 40, 128))))
+    ['encoder_hidden_states']
+    """
+    said: dict[str, Any] = {"encoder_hidden_states": text.states}
+    if text.pooled is None:
+        return said
+    side = size(pipe)  # pyright: ignore[reportArgumentType]
+    whole = torch.tensor([side, side, 0, 0, side, side]).to(text.pooled)
+    times = whole.expand(len(text.pooled), -1)
+    return {**said, "added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": times}}
+
+
 def ended(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Bool[torch.Tensor, "n words"]:
     """Say which tokens are the text, from the first mark to the last, and not padding.
 
@@ -120,6 +149,7 @@ class Prompts:
     Args:
         pipe: Whose tokenizer and text encoder to use.
 
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> Prompts(pipe)("a cat")
     Traceback (most recent call last):
@@ -127,7 +157,7 @@ class Prompts:
     bayes_persona.errors.ConfigError: prompts: expected a list of texts, got the one text 'a cat'
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline):
+    def __init__(self, pipe: DiffusionPipeline):
         self.pipe = pipe
         self.clear()
 

@@ -5,13 +5,14 @@ The table and the tokenizer of the base model are never touched: both are replac
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from jaxtyping import Float, Int
 
 from bayes_persona.diffusion.adapter import members_of
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
@@ -19,6 +20,10 @@ with needs_extra("diffusion"):
     from diffusers import DiffusionPipeline
     from torch import nn
     from transformers import AddedToken
+
+
+XL = (768, 1280)
+"""Widths of SDXL's text encoders."""
 
 
 def spelled(token: str, vectors: int) -> tuple[str, ...]:
@@ -43,7 +48,31 @@ def meaning(pipe: DiffusionPipeline, text: str) -> Float[torch.Tensor, " width"]
     ids = pipe.tokenizer(text, add_special_tokens=False).input_ids
     if not ids or pipe.tokenizer.unk_token_id in ids:
         raise ConfigError(f"superclass: the tokenizer does not know all of {text!r}; choose a word that it knows")
-    return table(pipe).weight.detach()[ids].mean(dim=0).cpu()
+    return embeddings(pipe, ids).mean(dim=0).cpu()
+
+
+def embeddings(pipe: DiffusionPipeline, ids: Sequence[int]) -> Float[torch.Tensor, "n width"]:
+    """Give the embeddings of tokens; of SDXL those of both text encoders, side by side.
+
+    Raises:
+        MismatchError: If something is attached to a text encoder's words.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> embeddings(load(), [7, 8]).shape
+    torch.Size([2, 128])
+    """
+    return torch.cat([_table(net).weight.detach()[ids] for net in encoders(pipe)], dim=-1)
+
+
+def file(token: str, vectors: Float[torch.Tensor, "n width"]) -> dict[str, torch.Tensor]:
+    """Give a token's vectors as diffusers' textual inversions are filed; of SDXL's width by text encoder.
+
+    >>> list(file("<me>", torch.zeros(2, 768))), list(file("<me>", torch.zeros(2, 2048)))
+    (['<me>'], ['clip_l', 'clip_g'])
+    """
+    if vectors.shape[1] != sum(XL):
+        return {token: vectors.clone()}
+    return dict(zip(("clip_l", "clip_g"), (part.clone() for part in vectors.split(XL, dim=1)), strict=True))
 
 
 @contextmanager
@@ -53,12 +82,12 @@ def taught(
     vectors: torch.Tensor,
     rows: Int[torch.Tensor, " n"],
 ) -> Iterator[None]:
-    """Teach tokenizer and text encoder new words, for as long as the `with` lasts.
+    """Teach tokenizer and text encoder new words, for as long as the `with` lasts; of SDXL both of both.
 
     Args:
         pipe: Whose.
         words: As many as there are vectors.
-        vectors: Their embeddings in every member, (members, vectors, width).
+        vectors: Their embeddings in every member, (members, vectors, width); for SDXL the width of both encoders.
         rows: Member of each row of a batch.
 
     Raises:
@@ -71,58 +100,41 @@ def taught(
     ...     len(pipe.tokenizer.tokenize("<me> the robot"))
     3
     """
-    own = pipe.tokenizer
-    part = {place(pipe): known(pipe, vectors, rows, len(words))}
-    try:
-        pipe.tokenizer = _grown(own, words)
-        with attached(pipe.text_encoder, part):
+    own = {name: getattr(pipe, name) for name in ("tokenizer", "tokenizer_2") if getattr(pipe, name, None) is not None}
+    with known(pipe, vectors, rows, len(words)):
+        try:
+            for name, tokenizer in own.items():
+                setattr(pipe, name, _grown(tokenizer, words))
             yield
-    finally:
-        pipe.tokenizer = own
+        finally:
+            for name, tokenizer in own.items():
+                setattr(pipe, name, tokenizer)
 
 
-def known(pipe: DiffusionPipeline, vectors: torch.Tensor, rows: Int[torch.Tensor, " n"], count: int) -> "NewWords":
-    """Give the text encoder's table with new words beside it, for batches that are tokens already.
+@contextmanager
+def known(pipe: DiffusionPipeline, vectors: torch.Tensor, rows: Int[torch.Tensor, " n"], count: int) -> Iterator[None]:
+    """Let text encoders read new words, for batches that are tokens already: copying a tokenizer takes a step's time.
 
     Raises:
         MismatchError: If the vectors are not `count`, or of another width than the text encoder's.
 
     >>> from bayes_persona.diffusion.pipelines import load
-    >>> known(load(), torch.zeros(1, 2, 128), torch.tensor([0]), 2).first == len(load().tokenizer)
+    >>> pipe = load()
+    >>> with known(pipe, torch.zeros(1, 2, 128), torch.tensor([0]), 2):
+    ...     pipe.text_encoder.get_input_embeddings().first == len(pipe.tokenizer)
     True
     """
-    old = table(pipe)
-    want, have = (count, old.embedding_dim), tuple(vectors.shape[1:])
+    tables = [(net, _table(net)) for net in encoders(pipe)]
+    widths = [table.embedding_dim for _, table in tables]
+    want, have = (count, sum(widths)), tuple(vectors.shape[1:])
     if have != want:
         raise MismatchError(f"embedding: expected {want} a member, got {have}; was it made for another model?")
-    return NewWords(old, vectors, rows, first=len(pipe.tokenizer))
-
-
-def table(pipe: DiffusionPipeline) -> nn.Embedding:
-    """Give the text encoder's own table.
-
-    Raises:
-        MismatchError: If something is attached to it.
-
-    >>> from bayes_persona.diffusion.pipelines import load
-    >>> table(load()).embedding_dim
-    128
-    """
-    found = pipe.text_encoder.get_input_embeddings()
-    if not isinstance(found, nn.Embedding):
-        raise MismatchError(f"text encoder: its words are now a {type(found).__name__}; detach what is attached first")
-    return found
-
-
-def place(pipe: DiffusionPipeline) -> str:
-    """Give the name of the table in the text encoder.
-
-    >>> from bayes_persona.diffusion.pipelines import load
-    >>> place(load())
-    'embeddings.token_embedding'
-    """
-    found = table(pipe)
-    return next(name for name, module in pipe.text_encoder.named_modules() if module is found)
+    with ExitStack() as stack:
+        for (net, table), part in zip(tables, vectors.split(widths, dim=-1), strict=True):
+            place = next(name for name, module in net.named_modules() if module is table)
+            new = NewWords(table, part, rows, first=len(pipe.tokenizer))
+            stack.enter_context(attached(net, {place: new}))
+        yield
 
 
 class NewWords(nn.Module):
@@ -162,6 +174,13 @@ class NewWords(nn.Module):
         place = (tokens - self.first).clamp(min=0)
         own = vectors.gather(1, place[..., None].expand(*place.shape, vectors.shape[-1]))
         return torch.where(new[..., None], own, known)
+
+
+def _table(net: Any) -> nn.Embedding:
+    found = net.get_input_embeddings()
+    if not isinstance(found, nn.Embedding):
+        raise MismatchError(f"text encoder: its words are now a {type(found).__name__}; detach what is attached first")
+    return found
 
 
 def _grown(tokenizer: Any, words: Sequence[str]) -> Any:

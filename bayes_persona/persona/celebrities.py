@@ -11,6 +11,7 @@ from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.celeb_basis.basis import build
 from bayes_persona.diffusion.adapters.celeb_basis.faces import Face, face, nearest
 from bayes_persona.diffusion.adapters.celeb_basis.method import CelebBasis
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.world import oracles, splits
 
 PHOTOS = 2
@@ -32,8 +33,8 @@ def method(pipe: Any, subject: Subject, photos: UInt8[np.ndarray, "n h w 3"], *,
     'ada finch'
     """
     if not embedded:
-        return CelebBasis(subject, build(pipe.text_encoder, pipe.tokenizer))
-    basis = build(pipe.text_encoder, pipe.tokenizer, splits.named())
+        return CelebBasis(subject, build(encoders(pipe), pipe.tokenizer))
+    basis = build(encoders(pipe), pipe.tokenizer, splits.named())
     return CelebBasis(subject, basis, like=nearest(seen(photos), faces()))
 
 

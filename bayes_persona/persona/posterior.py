@@ -27,7 +27,7 @@ from bayes_persona.weights import dirichlet_process
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Shown(NamedTuple):
 
 
 def personalize(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     adapter: Adapter,
     photos: Shown,
     config: Config | None = None,
@@ -158,7 +158,7 @@ def personalize(
     return Posterior(tuple({name: value[k] for name, value in params.items()} for k in range(config.particles)))
 
 
-def generated(pipe: StableDiffusionPipeline, subject: Subject, captions: Sequence[str], n: int, seed: int) -> Shown:
+def generated(pipe: DiffusionPipeline, subject: Subject, captions: Sequence[str], n: int, seed: int) -> Shown:
     """Give the base measure's atoms: what the base model makes of the superclass in the photos' situations.
 
     Args:
@@ -192,7 +192,7 @@ class Rows:
     [0, 0, 1, 1, 2, 2]
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, adapter: Adapter, photos: Shown, config: Config, seed: int):
+    def __init__(self, pipe: DiffusionPipeline, adapter: Adapter, photos: Shown, config: Config, seed: int):
         subject, n = adapter.subject, len(photos.pixels)
         texts = [subject.prompt(caption) for caption in photos.captions]
         made = generated(pipe, subject, photos.captions, config.pseudo if config.alpha else 0, seed)
@@ -236,7 +236,7 @@ class Rows:
         return np.concatenate([draw.real, draw.pseudo])
 
 
-def _min_snr(pipe: StableDiffusionPipeline, most: float) -> Float[np.ndarray, " times"]:
+def _min_snr(pipe: DiffusionPipeline, most: float) -> Float[np.ndarray, " times"]:
     """Give each time's weight: min(SNR, most) / SNR for noise that is predicted, over SNR + 1 for v."""
     signal = pipe.scheduler.alphas_cumprod.double().cpu().numpy()
     snr = signal / (1 - signal)
@@ -255,7 +255,7 @@ def _pooled(photos: Shown, made: int, latents: torch.Tensor) -> Float[torch.Tens
     return torch.cat([small, torch.ones(made, *latents.shape[2:], device=latents.device)])
 
 
-def _tokens(pipe: StableDiffusionPipeline, adapter: Adapter, texts: list[str], seed: int) -> torch.Tensor:
+def _tokens(pipe: DiffusionPipeline, adapter: Adapter, texts: list[str], seed: int) -> torch.Tensor:
     """Tokenize with the adapter's words known."""
     start = adapter.init(pipe, 1, seed)
     with adapter.attached(pipe, start, torch.zeros(1, dtype=torch.long)):

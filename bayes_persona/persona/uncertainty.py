@@ -13,7 +13,7 @@ from bayes_persona.posterior import Posterior
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 class Maps(NamedTuple):
@@ -31,7 +31,7 @@ class Maps(NamedTuple):
 
 
 def pictures(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     adapter: Adapter,
     posterior: Posterior,
     prompt: str,
@@ -65,7 +65,7 @@ def pictures(
 
 
 def averaged(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     adapter: Adapter,
     posterior: Posterior,
     prompts: Sequence[str],

@@ -18,7 +18,13 @@ from bayes_persona.world import captions
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderTiny,
+        DDIMScheduler,
+        DiffusionPipeline,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from tokenizers import pre_tokenizers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -146,7 +152,7 @@ def scheduler() -> DDIMScheduler:
 
 def pipeline(
     autoencoder: AutoencoderTiny, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, config: Config
-) -> StableDiffusionPipeline:
+) -> DiffusionPipeline:
     """Put the trained parts together.
 
     >>> sizes = Config(widths=(16, 16, 16), text_width=16, text_layers=1)
@@ -156,7 +162,7 @@ def pipeline(
     parts: dict[str, Any] = {  # any: the pipeline's annotations know fewer classes than the pipeline
         "vae": autoencoder,
         "text_encoder": text_encoder,
-        "tokenizer": copy.deepcopy(tokenizer(config)),  # a pipeline may be taught words
+        "tokenizer": tokenizer(config),
         "unet": unet,
         "scheduler": scheduler(),
         "safety_checker": None,

@@ -11,7 +11,7 @@ from bayes_persona.seeds import child
 from bayes_persona.world import oracles, splits
 
 with needs_extra("diffusion"):
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 KINDS = {
     "one": splits.Config(named=0.0, pairs=0.0),
@@ -38,7 +38,7 @@ class Scores(NamedTuple):
     """Factors read from pictures of named identities, beside the true ones."""
 
 
-def scores(pipe: StableDiffusionPipeline, n: int = 400, *, seed: int, config: generate.Config | None = None) -> Scores:
+def scores(pipe: DiffusionPipeline, n: int = 400, *, seed: int, config: generate.Config | None = None) -> Scores:
     """Judge `n` pictures of one subject, as many of named ones and as many of two.
 
     Args:
@@ -87,7 +87,7 @@ def asked(kind: str, n: int, seed: int) -> list[splits.Example]:
 
 
 def drawn(
-    pipe: StableDiffusionPipeline, prompts: list[str], seed: int, config: generate.Config | None = None
+    pipe: DiffusionPipeline, prompts: list[str], seed: int, config: generate.Config | None = None
 ) -> UInt8[np.ndarray, "n h w 3"]:
     """Make a picture of each prompt, a batch at a time.
 

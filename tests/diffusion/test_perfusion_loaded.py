@@ -20,7 +20,7 @@ from bayes_persona.diffusion.adapters.perfusion.loaded import (
     unload_perfusion,
 )
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
-from bayes_persona.diffusion.adapters.perfusion.together import projections, together
+from bayes_persona.diffusion.adapters.perfusion.together import projections
 from bayes_persona.diffusion.adapters.perfusion.tuner import PerfusionConfig, PerfusionLayer, state_dict
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.attach import attached
@@ -182,15 +182,29 @@ def test_what_cannot_be_loaded_leaves_everything_as_it_was(pipe, files, metric, 
     unload_perfusion(pipe)
 
 
-def test_a_model_with_two_text_encoders_is_refused_and_left_as_it_was(pipe, metric):
-    method = Perfusion(Subject("robot", "<r2>"), covariance=metric)
-    params = {name: value[None] for name, value in learned(pipe, method).items()}
-    two = tiny_xl()
-    words = two.tokenizer
-    both = together(two, [method.concept(params)], ONLY)
-    with pytest.raises(ConfigError, match="SDXL reads with two text encoders"), both:
-        pass
-    assert two.tokenizer is words
+@pytest.fixture
+def two():
+    return tiny_xl()
+
+
+def test_sdxl_takes_subjects_on_and_off(two, tmp_path):
+    """Words of both text encoders, edits of what their states make side by side, keys of anyone's prompt if asked."""
+    method = Perfusion(Subject("robot", "<r2>"))
+    encoders = [two.text_encoder, two.text_encoder_2, two.unet]
+    before, words = [snapshot(net) for net in encoders], (two.tokenizer, two.tokenizer_2)
+    member = learned(two, method)
+    assert member["embedding"].shape == (1, 16 + 24)
+    save_perfusion(tmp_path / "r2.safetensors", two, method, member)
+    draw = {"prompt": "<r2> the robot", "num_inference_steps": 2, "output_type": "latent", "latents": noise(1, *LATENT)}
+    assert load_perfusion(two, tmp_path / "r2.safetensors") == "<r2>"
+    own = two(**draw).images
+    set_perfusion_gate(two, keys="global")
+    locked = two(**draw).images
+    unload_perfusion(two)
+    assert not torch.allclose(own, locked, atol=1e-4)
+    assert (two.tokenizer, two.tokenizer_2) == words
+    assert all(untouched(net, bits) for net, bits in zip(encoders, before, strict=True))
+    assert not torch.allclose(two(**{**draw, "prompt": "the robot"}).images, own, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # PEFT says so of every second adapter

@@ -69,7 +69,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", "FluxPipeline", None])
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", "FluxPipeline", None])
 def test_models_of_another_class_are_refused(copied, kind):
     index = json.loads((copied / "model_index.json").read_text())
     (copied / "model_index.json").write_text(json.dumps({**index, "_class_name": kind}))

@@ -1,7 +1,9 @@
 """A random Stable Diffusion that is small enough to run in every test, and exact copies of what a network holds."""
 
+from dataclasses import replace
+
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from bayes_persona.world import base_model
@@ -22,16 +24,24 @@ def tiny(seed=0):
 
 
 def tiny_xl(seed=0):
-    """The same as SDXL has it: a second text encoder, with a projection, whose tokenizer pads with another token."""
-    pipe = tiny(seed)
-    config = CLIPTextConfig(**{**pipe.text_encoder.config.to_dict(), "hidden_size": 24, "intermediate_size": 24})
+    """The same as SDXL has it: two text encoders, a summary of the text, another token to pad with in the second."""
+    pipe, sizes = tiny(seed), replace(SIZES, text_layers=2)
+    first, wide = base_model.text_encoder(sizes, seed), {"hidden_size": 24, "intermediate_size": 24}
+    config = CLIPTextConfig(**{**first.config.to_dict(), **wide, "projection_dim": 12})
+    told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    told |= {"cross_attention_dim": 16 + 24, "projection_class_embeddings_input_dim": 12 + 6 * 4}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        second = CLIPTextModelWithProjection(config).eval().requires_grad_(False)
+        second = CLIPTextModelWithProjection(config)
+        known = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
+        unet = UNet2DConditionModel(**{**known, **told})
+    for part in (first, second, unet):
+        part.eval().requires_grad_(False)
     other = base_model.tokenizer(SIZES)
-    other.pad_token = "a"
-    parts = (pipe.vae, pipe.text_encoder, second, pipe.tokenizer, other, pipe.unet, pipe.scheduler)
-    return StableDiffusionXLPipeline(*parts)
+    other.pad_token = "!"
+    made = StableDiffusionXLPipeline(pipe.vae, first, second, pipe.tokenizer, other, unet, pipe.scheduler)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def noise(*shape, seed=0):

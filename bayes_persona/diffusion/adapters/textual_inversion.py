@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 
 from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, require_gates
-from bayes_persona.diffusion.attach import attached
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.seeds import generator
@@ -24,7 +23,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from safetensors.torch import save_file
 
 EMBEDDING = "embedding"
@@ -74,17 +73,17 @@ class TextualInversion:
         """The new words, named as diffusers names them."""
         return words.spelled(self.subject.token, self.vectors)
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Start every vector of every member at the superclass's embedding."""
         start = np.tile(words.meaning(pipe, self.subject.superclass).numpy(), (members, self.vectors, 1))
-        size = self.spread * float(words.table(pipe).weight.std())
+        size = self.spread * float(words.embeddings(pipe, range(len(pipe.tokenizer))).std())
         noise = [generator(seed, "member", k).standard_normal(start.shape[1:]) for k in range(members)]
         return {EMBEDDING: (start + size * np.stack(noise)).astype(np.float32)}
 
     @contextmanager
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -99,23 +98,21 @@ class TextualInversion:
         with words.taught(pipe, self.words, vectors, rows):
             yield
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
-        # the batch is tokens already: copying the tokenizer at every step would take longer than the step
-        own = words.known(pipe, torch.as_tensor(params[EMBEDDING]), batch.member, self.vectors)
-        with attached(pipe.text_encoder, {words.place(pipe): own}):
+        with words.known(pipe, torch.as_tensor(params[EMBEDDING]), batch.member, self.vectors):
             return denoising_loss(pipe, batch)
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Nothing is learned but by gradient."""
         return {}
 
     def export(self, path: str | Path, member: Mapping[str, np.ndarray]) -> None:
         """Write one member as diffusers' `pipe.load_textual_inversion` reads it."""
         vectors = torch.as_tensor(member[EMBEDDING]).reshape(self.vectors, -1)
-        save_file({self.subject.token: vectors.clone()}, Path(path))
+        save_file(words.file(self.subject.token, vectors), Path(path))
 
-    def _vectors(self, pipe: StableDiffusionPipeline, params: Mapping[str, Any], gate: float) -> torch.Tensor:
+    def _vectors(self, pipe: DiffusionPipeline, params: Mapping[str, Any], gate: float) -> torch.Tensor:
         learned = torch.as_tensor(params[EMBEDDING])
         if gate == 1:
             return learned

@@ -190,7 +190,7 @@ def load(path: str | Path) -> Basis:
 
 
 def build(
-    text_encoder: Any,
+    text_encoder: Any | Sequence[Any],
     tokenizer: Any,
     names: Iterable[str] | None = None,
     *,
@@ -201,7 +201,7 @@ def build(
     """Build the basis of a text encoder from names; the same names give the same basis, in whatever order.
 
     Args:
-        text_encoder: Any with a table: CLIP's, with a projection or without.
+        text_encoder: Any with a table: CLIP's, with a projection or without; or SDXL's two, for one person in both.
         tokenizer: Its tokenizer.
         names: Whom the model knows; None for `well_known()`. A name with too few tokens counts where it has some.
         vectors: Places in a name.
@@ -220,11 +220,23 @@ def build(
     """
     if vectors < 1 or components < 1:
         raise ConfigError(f"vectors, components: expected at least 1 of each, got {vectors} and {components}")
-    table, ids = text_encoder.get_input_embeddings().weight.detach(), tokens_of(tokenizer, names)
+    several = text_encoder if isinstance(text_encoder, Sequence) else [text_encoder]
+    rows, ids = table(several), tokens_of(tokenizer, names)
     places = [[name[k] for name in ids if len(name) > k] for k in range(vectors)]
-    positions = tuple(_position(table, place, k, components, mode) for k, place in enumerate(places))
+    positions = tuple(_position(rows, place, k, components, mode) for k, place in enumerate(places))
     used = np.unique(np.concatenate([np.array(place) for place in places]))
-    return Basis(positions, used, _rows_of(table, used))
+    return Basis(positions, used, _rows_of(rows, used))
+
+
+def table(text_encoders: Sequence[Any]) -> torch.Tensor:
+    """Give the embeddings `(words, d)` of all tokens, of several text encoders side by side.
+
+    >>> from bayes_persona.diffusion.pipelines import load as pipeline
+    >>> table([pipeline().text_encoder]).shape[1]
+    128
+    """
+    tables = [net.get_input_embeddings().weight.detach() for net in text_encoders]
+    return tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
 
 
 def tokens_of(tokenizer: Any, names: Iterable[str] | None = None) -> list[list[int]]:

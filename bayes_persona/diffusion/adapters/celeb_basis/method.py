@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 
 from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, require_gates
-from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis
+from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis, table
 from bayes_persona.diffusion.adapters.celeb_basis.faces import Face, Mapper, coefficients
-from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.seeds import generator
@@ -25,7 +25,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from safetensors.torch import save_file
 
 EMBEDDING = "embedding"
@@ -127,14 +127,14 @@ class CelebBasis:
         """The new words of all people, named as diffusers names them."""
         return tuple(word for token in self.tokens for word in words.spelled(token, len(self.basis.positions)))
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Start at the superclass, at the person named by `like`, or at what the layer makes of the faces.
 
         Raises:
             MismatchError: If the basis was made for another text encoder.
             ConfigError: If the tokenizer does not know the superclass or the name.
         """
-        self.basis.require(words.table(pipe).weight)
+        self.basis.require(table(encoders(pipe)))
         if not self.faces:
             start = self.basis.unit(self.basis.coefficients(self._like(pipe))).numpy()
             return {COEFFICIENTS: np.tile(start.astype(np.float32), (members, len(self.tokens), 1))}
@@ -153,7 +153,7 @@ class CelebBasis:
     @contextmanager
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -167,7 +167,7 @@ class CelebBasis:
             ConfigError: If a token is a word already.
         """
         gate = require_gates(self, gates)[EMBEDDING]
-        self.basis.require(words.table(pipe).weight)
+        self.basis.require(table(encoders(pipe)))
         vectors = self._vectors(torch.as_tensor(params[COEFFICIENTS]))
         if gate != 1:
             vectors = torch.lerp(
@@ -176,14 +176,13 @@ class CelebBasis:
         with words.taught(pipe, self.words, vectors, rows):
             yield
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
         learned = self._mapped(params) if self.faces else params[COEFFICIENTS]
-        own = words.known(pipe, self._vectors(learned), batch.member, len(self.words))
-        with attached(pipe.text_encoder, {words.place(pipe): own}):
+        with words.known(pipe, self._vectors(learned), batch.member, len(self.words)):
             return denoising_loss(pipe, batch)
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Move the average of what the layer makes of the faces."""
         if not self.faces:
             return {}
@@ -206,7 +205,7 @@ class CelebBasis:
     def export(self, path: str | Path, member: Mapping[str, np.ndarray], who: int = 0) -> None:
         """Write one person of a member as diffusers' `pipe.load_textual_inversion` reads it."""
         vectors = self._vectors(torch.as_tensor(member[COEFFICIENTS])[None])[0].unflatten(0, (len(self.tokens), -1))
-        save_file({self.tokens[who]: vectors[who].clone()}, Path(path))
+        save_file(words.file(self.tokens[who], vectors[who]), Path(path))
 
     def _mapped(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
         faces = torch.tensor(self.faces, dtype=params[WEIGHT].dtype, device=params[WEIGHT].device)
@@ -224,7 +223,7 @@ class CelebBasis:
         mean = self.basis.vectors(coefficients, 0.0)
         return torch.lerp(mean, self.basis.vectors(coefficients, self.radius), self.strength).flatten(1, 2)
 
-    def _like(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
+    def _like(self, pipe: DiffusionPipeline) -> torch.Tensor:
         """Give the embeddings (places, width) to start at."""
         places = len(self.basis.positions)
         if self.like is None:
@@ -232,4 +231,4 @@ class CelebBasis:
         ids = pipe.tokenizer(self.like, add_special_tokens=False).input_ids
         if len(ids) < places or pipe.tokenizer.unk_token_id in ids:
             raise ConfigError(f"like: {self.like!r} should be at least {places} tokens that the tokenizer knows")
-        return words.table(pipe).weight.detach()[ids[:places]].cpu()
+        return words.embeddings(pipe, ids[:places]).cpu()

@@ -1,6 +1,7 @@
 """The gated rank-one edit of a projection of the text, for every row's own concepts (eq. 3 and appendix B)."""
 
 import weakref
+from collections.abc import Sequence
 
 from jaxtyping import Float, Int
 
@@ -105,7 +106,7 @@ class RankOneLinear(OfText):
         tau: Float[torch.Tensor, " c"],
         *,
         amount: Float[torch.Tensor, " c"] | None = None,
-        reads: slice | None = None,
+        reads: Sequence[slice] | None = None,
     ):
         super().__init__()
         weight = base.get_parameter("weight")
@@ -132,7 +133,7 @@ class RankOneLinear(OfText):
     def forward(self, x: Float[torch.Tensor, "n t _"]) -> Float[torch.Tensor, "n t o"]:
         """Project every token, with the edit of its row's member."""
         if self.reads is not None:
-            x = x[..., self.reads]
+            x = torch.cat([x[..., part] for part in self.reads], dim=-1)
         out = self.base(x)
         if self.shut:
             return out

@@ -1,7 +1,7 @@
 """Subjects on a pipeline until they are unloaded: four verbs for people who call `pipe(prompt)` themselves.
 
-Any Stable Diffusion 1 or 2 will do. Keys and values of the text are computed once for a prompt, not in
-every step, so pictures of a subject take no longer than the pipeline's own.
+Any pipeline of the Stable Diffusion class will do, SDXL too. Keys and values of the text are computed once for a
+prompt, not in every step, so pictures of a subject take no longer than the pipeline's own.
 """
 
 import weakref
@@ -69,7 +69,7 @@ def load_perfusion(pipe: DiffusionPipeline, path: str | Path, *, token: str | No
     Raises:
         MismatchError: If the subject was trained on another base model.
         DataError: If the file is of another method, or has no such member.
-        ConfigError: If the token is a word already, or the pipeline has two text encoders (SDXL).
+        ConfigError: If the token is a word already.
         RunError: If the file is damaged, or no safetensors file. Whatever is raised, the pipeline is as it was.
 
     >>> from bayes_persona.diffusion.pipelines import load

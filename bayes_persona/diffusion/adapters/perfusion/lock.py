@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxtyping import Float
 
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.diffusion.words import NewWords
 from bayes_persona.errors import needs_extra
 
@@ -74,21 +75,30 @@ def beside(pipe: DiffusionPipeline, usual: Float[torch.Tensor, "k v d"]) -> Iter
     ...     pipe.encode_prompt("<me> the robot", "cpu", 1, False)[0].shape
     torch.Size([1, 40, 256])
     """
-    own = pipe.text_encoder
+    own = dict(zip(("text_encoder", "text_encoder_2"), encoders(pipe), strict=False))
+    parts = usual.split([net.config.hidden_size for net in own.values()], dim=-1)
     try:
-        pipe.text_encoder = Beside(own, own.get_input_embeddings(), usual)
+        for (name, net), part in zip(own.items(), parts, strict=True):
+            setattr(pipe, name, Beside(net, net.get_input_embeddings(), part))
         yield
     finally:
-        pipe.text_encoder = own
+        for name, net in own.items():
+            setattr(pipe, name, net)
 
 
-def half(width: int, *, usual: bool) -> slice:
-    """Give the columns of either encoding.
+def halves(pipe: DiffusionPipeline, *, usual: bool) -> list[slice]:
+    """Give the columns of either encoding, where each text encoder wrote both of its own.
 
-    >>> half(3, usual=True)
-    slice(3, 6, None)
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> halves(load(), usual=True)
+    [slice(128, 256, None)]
     """
-    return slice(width, 2 * width) if usual else slice(0, width)
+    columns, start = [], 0
+    for net in encoders(pipe):
+        width = net.config.hidden_size
+        columns.append(slice(start + width, start + 2 * width) if usual else slice(start, start + width))
+        start += 2 * width
+    return columns
 
 
 def _paired(said: Any, usual: Any) -> Any:

@@ -42,7 +42,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Perfusion:
         """The word is learned at the run's rate, values faster; inputs are followed, not learned."""
         return {f"*{OUTPUT}": self.value_rate, INPUT: 0.0, DIRECTION: 0.0, SUPERCLASS: 0.0}
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Start every member at the superclass: its embedding, its encoding, its values.
 
         Raises:
@@ -136,7 +136,7 @@ class Perfusion:
     @contextmanager
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -150,7 +150,7 @@ class Perfusion:
         with together(pipe, [self.concept(params, gates)], rows):
             yield
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
         trained = replace(self, beta=self.training_beta, betas={}, tau=self.training_tau, keys="locked")
         with (
@@ -159,7 +159,7 @@ class Perfusion:
         ):
             return denoising_loss(pipe, batch)
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Let i* follow the word's encoding in each member's rows, and C⁻¹ i* with it."""
         with torch.no_grad(), self._reading(pipe, params, batch):
             encoded, said = _encoding(pipe, batch.tokens, len(pipe.tokenizer))
@@ -179,17 +179,12 @@ class Perfusion:
         """
         return self.betas.get(layer, self.betas.get(gate_of(layer), self.beta))
 
-    def _reading(
-        self, pipe: StableDiffusionPipeline, params: Mapping[str, Any], batch: Batch
-    ) -> AbstractContextManager[Any]:
-        """Let the text encoder read batches that are tokens already: copying the tokenizer takes longer than a step."""
-        word = words.known(pipe, torch.as_tensor(params[EMBEDDING]), batch.member, 1)
-        return attached(pipe.text_encoder, {words.place(pipe): word})
+    def _reading(self, pipe: DiffusionPipeline, params: Mapping[str, Any], batch: Batch) -> AbstractContextManager[Any]:
+        """Let text encoders read the batch's tokens."""
+        return words.known(pipe, torch.as_tensor(params[EMBEDDING]), batch.member, 1)
 
 
-def _encoding(
-    pipe: StableDiffusionPipeline, ids: torch.Tensor, word: int
-) -> tuple[Float[torch.Tensor, "m d"], torch.Tensor]:
+def _encoding(pipe: DiffusionPipeline, ids: torch.Tensor, word: int) -> tuple[Float[torch.Tensor, "m d"], torch.Tensor]:
     """Give the encoding of a word in every prompt that has it, and say which these are."""
     said = (ids == word).any(dim=1)
     at = (ids[said] == word).int().argmax(dim=1)

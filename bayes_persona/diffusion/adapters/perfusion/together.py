@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapters.perfusion.layer import Inputs, RankOneLinear
-from bayes_persona.diffusion.adapters.perfusion.lock import beside, half
+from bayes_persona.diffusion.adapters.perfusion.lock import beside, halves
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
@@ -60,7 +60,7 @@ def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[tor
 
     Raises:
         MismatchError: If params are of another model, or not of as many members each.
-        ConfigError: If a token is a word already, two are the same, or the model has two text encoders (SDXL).
+        ConfigError: If a token is a word already, or two are the same.
 
     Warns:
         UserWarning: If two subjects are so alike that each opens the other's gate.
@@ -73,8 +73,6 @@ def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[tor
     ...     len(pipe.tokenizer.tokenize("<r2> the robot and <tom> the cat"))
     7
     """
-    if getattr(pipe, "text_encoder_2", None) is not None:
-        raise ConfigError("pipe: SDXL reads with two text encoders, and subjects are a word of one; use SD 1 or 2")
     named = [concept.token for concept in concepts]
     if len(set(named)) < len(named):
         raise ConfigError(f"tokens: {', '.join(named)} are not all different; train one of them under another token")
@@ -123,7 +121,7 @@ def edits(
 
     inputs, superclasses = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device)), stacked(SUPERCLASS)
     _warn_if_alike(concepts, inputs)
-    width, anyone = pipe.text_encoder.config.hidden_size, any(concept.anyone for concept in concepts)
+    anyone = any(concept.anyone for concept in concepts)
     parts = {}
     for name, base in found.items():
         learned = [concept.params.get(f"{name}{OUTPUT}") for concept in concepts]
@@ -136,7 +134,7 @@ def edits(
             beta=_numbers(pipe, [concept.beta(name) for concept in concepts]),
             tau=_numbers(pipe, [concept.tau for concept in concepts]),
             amount=_numbers(pipe, [concept.gates[gate_of(name)] for concept in concepts]),
-            reads=half(width, usual=name.endswith("to_k")) if anyone else None,
+            reads=halves(pipe, usual=name.endswith("to_k")) if anyone else None,
         )
     return parts
 
