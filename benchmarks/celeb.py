@@ -5,13 +5,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 
+from bayes_persona.diffusion import adapter as adapters
 from bayes_persona.diffusion import pipelines, words
 from bayes_persona.diffusion.adapter import Adapter, Subject
 from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis, build, table
@@ -26,6 +27,7 @@ from bayes_persona.types import Params
 from bayes_persona.world import splits
 from bayes_persona.world.draw import Identity
 from benchmarks import subjects
+from benchmarks.kept import kept
 from benchmarks.rows import Row, row, save
 
 Part = Literal["rates", "compare", "ablation", "longer"]
@@ -133,13 +135,20 @@ def judged(
 ) -> dict[str, list[subjects.Judged]]:
     """Judge methods on people, one photo of each."""
     pipe, found = pipelines.load(), {name: [] for name, _, _ in named}
+    base = pipelines.fingerprint(pipe)
     with bar("people", total=len(people) * len(named)) as advance:
         for k, who in enumerate(people):
             own = child(seed, k)
             photos = np.stack([one.render().pixels for one in splits.photos(who, STUDY.photos, seed=own)])
             for name, make, rate in named:
                 adapter = make(pipe, who, photos)
-                found[name].append(subjects.judge(pipe, adapter, replace(draw, rate=rate), who, STUDY, own))
+                at = replace(draw, rate=rate)
+                said = [name, adapter.method, adapters.settings(adapter), asdict(at), asdict(STUDY), own]
+
+                def look(adapter=adapter, at=at, who=who, own=own) -> list[float]:
+                    return list(subjects.judge(pipe, adapter, at, who, STUDY, own))
+
+                found[name].append(subjects.Judged(*kept("celeb", [base, *said], look)))
                 advance()
     return found
 

@@ -4,10 +4,11 @@ At generation β trades identity for what the prompt says. Comparisons with a ba
 as much in identity on tuning identities, so that what is left to compare is the prompt.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,7 @@ from bayes_persona.diffusion.adapters.perfusion.layer import Inputs, RankOneLine
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.adapters.perfusion.together import projections, together
 from bayes_persona.diffusion.text import cached_text
+from bayes_persona.named import fingerprint
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.posterior import Posterior
@@ -33,13 +35,14 @@ from bayes_persona.seeds import child
 from bayes_persona.world import oracles, splits
 from bayes_persona.world.draw import Identity
 from benchmarks import subjects, world
+from benchmarks.kept import kept
 from benchmarks.rows import Row, row, save
 
 Part = Literal["layer", "size", "cost", "rates", "compare", "two", "ablation"]
 PARTS = ("layer", "size", "cost", "rates", "compare", "two", "ablation")
 DRAW = Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=5e-3)
 """As many steps and rows as the baselines have."""
-BETAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+BETAS = (0.4, 0.5, 0.6, 0.7)
 """The sweep."""
 GRID = (2e-3, 5e-3, 2e-2, 5e-2)
 """As many rates as the baselines were given, on identities that are never reported."""
@@ -102,9 +105,29 @@ def scored(pipe, adapter: Adapter, posterior: Posterior, who: Identity, study: s
 
 def swept(pipe, adapter: Perfusion, photos: Shown, draw: Draw, who: Identity, study: subjects.Study, seed: int):
     """Train once, and look at every β."""
-    posterior, seconds = trained(pipe, adapter, photos, draw, seed)
-    pairs = [scored(pipe, replace(adapter, beta=beta), posterior, who, study, seed) for beta in BETAS]
-    return Swept([error for error, _ in pairs], [fidelity for _, fidelity in pairs], seconds)
+
+    def look() -> list[Any]:
+        posterior, seconds = trained(pipe, adapter, photos, draw, seed)
+        pairs = [scored(pipe, replace(adapter, beta=beta), posterior, who, study, seed) for beta in BETAS]
+        return [[error for error, _ in pairs], [fidelity for _, fidelity in pairs], seconds]
+
+    return Swept(*kept("perfusion.swept", [*_said(pipe, adapter, photos, draw, study, seed), BETAS], look))
+
+
+def once(pipe, adapter: Adapter, photos: Shown, draw: Draw, who: Identity, study: subjects.Study, seed: int):
+    """Train, and give identity error and fidelity."""
+
+    def look() -> list[float]:
+        return list(scored(pipe, adapter, trained(pipe, adapter, photos, draw, seed)[0], who, study, seed))
+
+    return tuple(kept("perfusion.once", _said(pipe, adapter, photos, draw, study, seed), look))
+
+
+def _said(pipe, adapter: Adapter, photos: Shown, draw: Draw, study: subjects.Study, seed: int) -> list[Any]:
+    """Give all that a judgement depends on."""
+    arrays = {"pixels": photos.pixels, **({} if photos.masks is None else {"masks": photos.masks})}
+    method = [adapter.method, asdict(adapter.subject), adapters.settings(adapter)]
+    return [pipelines.fingerprint(pipe), method, fingerprint(arrays), asdict(draw), asdict(study), seed]
 
 
 def layer(config: Config) -> list[Row]:
@@ -241,8 +264,8 @@ def compare(config: Config) -> list[Row]:
                 advance()
                 for name, (make, draw) in methods.items():
                     adapter = make(Subject(who.superclass))
-                    posterior, _ = trained(pipe, adapter, shown(who, seed, masked=False), draw, seed)
-                    others[name][group].append(scored(pipe, adapter, posterior, who, study, seed))
+                    photos = shown(who, seed, masked=False)
+                    others[name][group].append(once(pipe, adapter, photos, draw, who, study, seed))
                     advance()
     rest = {"command": command, "seconds": time.perf_counter() - started}
     judged = sweeps[subjects.REPORT]
@@ -313,8 +336,7 @@ def ablation(config: Config) -> list[Row]:
             seed = child(subjects.REPORT, k)
             for name, (change, options) in {"whole": (lambda method: method, {}), **variants}.items():
                 method = change(perfusion(who))
-                posterior, _ = trained(pipe, method, shown(who, seed, **options), DRAW, seed)
-                scores[name].append(scored(pipe, method, posterior, who, study, seed))
+                scores[name].append(once(pipe, method, shown(who, seed, **options), DRAW, who, study, seed))
                 advance()
     rest, whole = {"command": command, "seconds": time.perf_counter() - started}, np.array(scores["whole"])
     rows = []
@@ -353,7 +375,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def main(config: Config) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     parts = {"layer": layer, "size": size, "cost": cost, "rates": rates, "compare": compare, "two": two}
     parts |= {"ablation": ablation}
     for name in config.only:
