@@ -40,7 +40,7 @@ HEADLINES = {
     "cpsrl.soft_edges_regret_ratio": "regret with a wrong edge at 9:1 / with a right one",
     "cpsrl.sbc_coverage_80": "true graphs in 80 % credible sets",
     "cpsrl.taxi5.last50_over_flat": "Taxi, last 50 of 300 episodes, 7 edges told: C-PSRL's regret / flat PSRL's",
-    "cpsrl.sepsis.cpsrl.episodes_to_90": "sepsis, natural edges told: episodes to 90 % of the best value (flat: over 100)",
+    "cpsrl.sepsis.cpsrl.episodes_to_90": "sepsis, natural edges told: episodes to 90 % of the best value",
     "cpsrl.speedup.random_factored": "20 random worlds at once, compiling included: speed / NumPy prototype's",
     "cpsrl.speedup.taxi5": "20 taxis at once: the same",
     "oracle.identity_r2": "PersonaWorld's oracles on held-out people: R² of identity",
