@@ -40,3 +40,10 @@ gymnasium.register(
     max_episode_steps=200,
 )
 """A network of machines that fail one another (Guestrin et al., 2003)."""
+
+gymnasium.register(
+    "bayes_persona/Tuning-v0",
+    entry_point="bayes_persona.persona.tuning:Tuning",
+    max_episode_steps=200,
+)
+"""A personalized pipeline whose knobs are turned; without a `session` of one's own, a recorded one."""
