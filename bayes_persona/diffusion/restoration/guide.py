@@ -21,7 +21,7 @@ from bayes_persona.files import load_arrays, save_arrays
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import ControlNetModel, StableDiffusionPipeline
+    from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
     from torch import nn
 
 NAME = "guide.safetensors"
@@ -43,17 +43,21 @@ class Guide(ControlNetModel):
     @classmethod
     def of(cls, pipe: StableDiffusionPipeline) -> "Guide":
         """Copy a pipeline's way in; what it adds to the U-Net is nothing yet."""
-        unet = pipe.unet
-        guide = cls.from_unet(unet, conditioning_channels=unet.config.in_channels)
-        width, channels = unet.config.block_out_channels[0], unet.config.in_channels
-        stem = nn.Conv2d(channels, width, 3, padding=1, bias=False, device=unet.device, dtype=unet.dtype)
-        nn.init.zeros_(stem.weight)
-        guide.controlnet_cond_embedding = stem  # pyright: ignore[reportAttributeAccessIssue]
         with torch.no_grad():
-            text = hidden(pipe, torch.tensor([tokens(pipe, "")], device=pipe.device)).states
-        guide.register_buffer("empty", text.to(unet.device, unet.dtype))
-        with pipelines.quiet():
-            return guide.to(unet.device, unet.dtype).eval().requires_grad_(False)
+            return cls.around(pipe.unet, hidden(pipe, torch.tensor([tokens(pipe, "")], device=pipe.device)).states)
+
+    @classmethod
+    def around(cls, unet: UNet2DConditionModel, empty: Float[torch.Tensor, "1 words width"]) -> "Guide":
+        """Copy a U-Net's way in, and keep the states of the empty prompt."""
+        shape: Any = unet.config
+        with pipelines.quiet(), torch.device(str(unet.device)):
+            stem = nn.Conv2d(shape.in_channels, shape.block_out_channels[0], 3, padding=1, bias=False)
+            nn.init.zeros_(stem.weight)
+            guide = cls.from_unet(unet, conditioning_channels=shape.in_channels)
+            guide.controlnet_cond_embedding = stem  # pyright: ignore[reportAttributeAccessIssue]
+            guide.register_buffer("empty", empty.clone())
+            guide.to(device=unet.device, dtype=unet.dtype)  # pyright: ignore[reportCallIssue]
+        return guide.eval().requires_grad_(False)
 
     @property
     def fingerprint(self) -> str:
@@ -194,6 +198,7 @@ def guided(
             args[2] if len(args) > 2 else kwargs["encoder_hidden_states"],
             condition.to(sample).repeat(blocks, 1, 1, 1),
             conditioning_scale=scale,
+            added_cond_kwargs=kwargs.get("added_cond_kwargs"),
             return_dict=False,
         )
         more = {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": mid}
