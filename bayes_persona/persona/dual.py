@@ -33,6 +33,9 @@ class Config:
     """Whether the generator learns with the guide attached, as the paper draws it, or without, as its code does."""
     text: Literal["fixed", "captions"] = "fixed"
     """What the generator is told: the same of every picture, as the paper, or each photo's caption."""
+    second: Literal["anyone", "person"] = "anyone"
+    """Whose pictures the guide learns on: other people's, as the paper says, or the person's own photos, as the authors
+    advise users of their code."""
     steps: int = 100
     """Steps of the second pivot; for none, call `first_pivot` alone."""
     rate: float = 5e-3
@@ -150,7 +153,9 @@ def second_pivot(
     >>> second_pivot.__name__
     'second_pivot'
     """
-    if anyone is None:
+    if config.second == "person":
+        anyone = photos
+    elif anyone is None:
         anyone = generated(pipe, method.subject, photos.captions, config.pictures, child(seed, "anyone"))
     plain = replace(draw, steps=config.steps, rate=config.rate, alpha=0.0, weights="even")
     place = None if folder is None else Path(folder) / "guide"

@@ -58,9 +58,9 @@ class Config:
     """Share of the second-order model among the damages."""
     pairs: float = 0.1
     """Share of pictures with two subjects."""
-    steps: int = 3_000
+    steps: int = 2_000
     """Steps at a constant rate."""
-    cooldown: int = 1_000
+    cooldown: int = 500
     """Steps over which the rate then falls to nothing."""
     batch: int = 8
     """Pictures a step."""

@@ -1,0 +1,259 @@
+"""Dual-Pivot Tuning beside the restorer that has never seen the person: the same bad photos, noises and oracles.
+
+`python -m benchmarks.dual [--only rates compare ablation]`
+
+Strongly damaged means `world.degraded.strong()`: 4 to 8 times smaller (a head is 5 to 9 pixels wide), blurred, noisy
+and saved as JPEG of quality 40 to 80. It was fixed before anything was judged. Where things are can be seen, and who it
+is cannot: the oracles are as far from the person as from a stranger.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+
+from bayes_persona.diffusion import degrade, pipelines
+from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion.adapters.dual_pivot.method import DualPivot
+from bayes_persona.diffusion.restoration import guide as guides
+from bayes_persona.diffusion.restoration import quality
+from bayes_persona.diffusion.restoration.colour import Fix, fixed
+from bayes_persona.diffusion.restoration.guide import Guide
+from bayes_persona.diffusion.restoration.restore import Config as Sampling
+from bayes_persona.diffusion.restoration.restore import restore
+from bayes_persona.persona import dual
+from bayes_persona.persona.posterior import Config as Draw
+from bayes_persona.persona.posterior import Shown
+from bayes_persona.posterior import Posterior
+from bayes_persona.progress import bar
+from bayes_persona.seeds import child
+from bayes_persona.world import degraded, oracles, splits
+from bayes_persona.world.draw import Identity
+from benchmarks import subjects
+from benchmarks.rows import Row, ratio, row, save
+
+Part = Literal["rates", "compare", "ablation"]
+PHOTOS = 10
+"""Clear photos of a person, as many as the paper has."""
+BAD = 8
+"""Bad ones to restore, others."""
+ANYONE = 32
+"""Drawn pictures of other people of the kind, for the second pivot."""
+DRAW = Draw(particles=1, alpha=0.0, weights="even", steps=120, rows=4, rate=5e-3)
+SECOND = dual.Config(steps=60, rate=5e-3)
+"""Steps and rates of the pivots."""
+GRID = (2e-3, 5e-3, 1e-2, 2e-2)
+"""Rates to choose from, on identities that are never reported."""
+COLOUR: Fix = "wavelet"
+"""The fix of all rows that do not name one."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    only: tuple[Part, ...] = ("rates", "compare", "ablation")
+    """Parts to measure; the rows of the others are kept."""
+    identities: int = 12
+    """Held-out identities that methods are judged on."""
+    tuned: int = 4
+    """Other held-out identities, that rates are chosen on."""
+    grid: tuple[float, ...] = GRID
+    """Rates to choose from."""
+    guide: Path | None = None
+    """Folder of the guide; left out, the embedded model's."""
+
+
+class Case(NamedTuple):
+    """One person, their photos, and what is to be restored."""
+
+    who: Identity
+    photos: Shown
+    anyone: Shown
+    clean: np.ndarray
+    bad: np.ndarray
+    seed: int
+
+
+class Judged(NamedTuple):
+    """Means over a person's bad photos."""
+
+    identity_error: float
+    psnr: float
+    ssim: float
+
+
+def case(who: Identity, seed: int) -> Case:
+    """Draw all that a person is learned from and judged on; nothing is in both."""
+    learned = splits.photos(who, PHOTOS, seed=child(seed, "learned"))
+    judged = splits.photos(who, BAD, seed=child(seed, "judged"))
+    others = [one for one in splits.base(4 * ANYONE, child(seed, "anyone")) if one.superclass == who.superclass]
+    theirs = [splits.photos(one, 1, seed=child(seed, "anyone", k))[0] for k, one in enumerate(others)]
+    clean = np.stack([one.render().pixels for one in judged])
+    bad = degrade.degrade(clean, degraded.strong(), child(seed, "damage"))
+    return Case(who, _shown(learned), _shown(theirs), clean, bad, seed)
+
+
+def method(guide: Guide, who: Identity) -> DualPivot:
+    return DualPivot(Subject(who.superclass), guide, damage=degraded.small())
+
+
+def restored(
+    pipe: Any, guide: Guide, one: Case, found: Posterior | None, gates: dict[str, float] | None = None
+) -> np.ndarray:
+    """Restore a person's bad photos with or without what was learned; colours are left as they come."""
+    subject, config = Subject(one.who.superclass), Sampling(colour="none")
+    if found is None:
+        prompts = [f"a {one.who.superclass}"] * BAD
+        return restore(pipe, guide, one.bad, prompts, config, seed=one.seed)
+    rows = torch.zeros(1, dtype=torch.long)
+    with method(guide, one.who).attached(pipe, found.stacked(), rows, gates):
+        return restore(pipe, guide, one.bad, [subject.phrase] * BAD, config, seed=one.seed)
+
+
+def judged(one: Case, pixels: np.ndarray, fix: Fix = COLOUR) -> Judged:
+    """Judge restored pictures, their colours fixed."""
+    mine, theirs = (torch.tensor(some).permute(0, 3, 1, 2).float() / 255 for some in (pixels, one.bad))
+    coloured = fixed(mine, theirs, fix).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    error = oracles.identity_error(coloured, one.who).mean()
+    return Judged(float(error), *(float(score(coloured, one.clean).mean()) for score in (quality.psnr, quality.ssim)))
+
+
+def first(pipe: Any, guide: Guide, one: Case, draw: Draw = DRAW, config: dual.Config = SECOND) -> Posterior:
+    return dual.first_pivot(pipe, method(guide, one.who), one.photos, draw, config, seed=one.seed)
+
+
+def second(
+    pipe: Any, guide: Guide, one: Case, start: Posterior, draw: Draw = DRAW, config: dual.Config = SECOND
+) -> Posterior:
+    learns = method(guide, one.who)
+    return dual.second_pivot(pipe, learns, start, one.photos, draw, config, anyone=one.anyone, seed=one.seed)
+
+
+def guide_alone(pipe: Any, guide: Guide, one: Case) -> Posterior:
+    """Tune the guide on the person's own photos, around the generator as it is: the paper's model pivot alone."""
+    untouched = method(guide, one.who).init(pipe, 1, child(one.seed, "start"))
+    start = Posterior(({name: value[0] for name, value in untouched.items()},))
+    config = replace(SECOND, steps=DRAW.steps)  # as long as the first pivot, on the same photos
+    return second(pipe, guide, one._replace(anyone=one.photos), start, config=config)
+
+
+def people(n: int, seed: int) -> list[Case]:
+    return [case(who, child(seed, k)) for k, who in enumerate(splits.held_out(n, seed))]
+
+
+def rates(config: Config) -> list[Row]:
+    """Try rates of both pivots on tuning identities: of the second, after the first at the rate of `DRAW`."""
+    command, started = _command("rates", config), time.perf_counter()
+    pipe = pipelines.load()
+    guide, found = guides.load(pipe, config.guide), {}
+    cases = people(config.tuned, subjects.TUNING)
+    with bar("rates", total=len(cases) * (1 + 2 * len(config.grid))) as advance:
+        for one in cases:
+            found.setdefault("base", []).append(judged(one, restored(pipe, guide, one, None)))
+            advance()
+            for rate in config.grid:
+                text = first(pipe, guide, one, replace(DRAW, rate=rate))
+                found.setdefault(f"first.{rate:g}", []).append(judged(one, restored(pipe, guide, one, text)))
+                advance()
+            text = first(pipe, guide, one)
+            for rate in config.grid:
+                both = second(pipe, guide, one, text, config=replace(SECOND, rate=rate))
+                found.setdefault(f"second.{rate:g}", []).append(judged(one, restored(pipe, guide, one, both)))
+                advance()
+    return _scores(found, "dual.rates", command, time.perf_counter() - started)
+
+
+def compare(config: Config) -> list[Row]:
+    """Judge the restorer, both pivots, and the first alone, and what fixing colours does to them."""
+    command, started = _command("compare", config), time.perf_counter()
+    pipe = pipelines.load()
+    guide, found = guides.load(pipe, config.guide), {}
+    with bar("people", total=config.identities) as advance:
+        for one in people(config.identities, subjects.REPORT):
+            text = first(pipe, guide, one)
+            both = second(pipe, guide, one, text)
+            made = {"base": restored(pipe, guide, one, None), "first_alone": restored(pipe, guide, one, text)}
+            made["dual"] = restored(pipe, guide, one, both)
+            for name, pixels in made.items():
+                found.setdefault(name, []).append(judged(one, pixels))
+            for fix in ("none", "adain"):
+                for name in ("base", "dual"):
+                    found.setdefault(f"{name}.{fix}", []).append(judged(one, made[name], fix))
+            found.setdefault("damaged", []).append(judged(one, one.bad, "none"))
+            advance()
+    seconds = time.perf_counter() - started
+    about = f"strongly damaged photos, {PHOTOS} clear ones learned from"
+    said = {"command": command, "seconds": seconds}
+    mine, theirs = ([each.identity_error for each in found[name]] for name in ("dual", "base"))
+    closer = [a.psnr - b.psnr for a, b in zip(found["dual"], found["base"], strict=True)]
+    without = [a.identity_error - b.identity_error for a, b in zip(found["first_alone"], found["dual"], strict=True)]
+    return [
+        *_scores(found, "dual", command, seconds),
+        ratio("dual.identity_error_ratio", mine, theirs, f"dual / restorer alone; {about}", **said),
+        row("dual.psnr_difference", closer, f"dB, dual − restorer alone, paired; {about}", **said),
+        row("dual.gain_over_first_alone", without, "identity error, first pivot alone − dual, paired", **said),
+    ]
+
+
+def ablation(config: Config) -> list[Row]:
+    """Judge the second pivot alone, and both after a first pivot out of context."""
+    command, started = _command("ablation", config), time.perf_counter()
+    pipe = pipelines.load()
+    guide, found = guides.load(pipe, config.guide), {}
+    outside = partial(first, config=replace(SECOND, first="out of context"))
+    with bar("people", total=config.identities) as advance:
+        for one in people(config.identities, subjects.REPORT):
+            text = outside(pipe, guide, one)
+            made = {
+                "second_alone": guide_alone(pipe, guide, one),
+                "out_of_context.first_alone": text,
+                "out_of_context.dual": second(pipe, guide, one, text),
+            }
+            for name, posterior in made.items():
+                found.setdefault(name, []).append(judged(one, restored(pipe, guide, one, posterior)))
+            advance()
+    return _scores(found, "dual.ablation", command, time.perf_counter() - started)
+
+
+UNITS = {
+    "identity_error": "RMSE of visible factors, strongly damaged photos",
+    "psnr": "dB, RGB",
+    "ssim": "of brightness (Y)",
+}
+
+
+def _scores(found: dict[str, list[Judged]], prefix: str, command: str, seconds: float) -> list[Row]:
+    return [
+        row(f"{prefix}.{name}.{score}", [getattr(one, score) for one in every], unit, command=command, seconds=seconds)
+        for name, every in found.items()
+        for score, unit in UNITS.items()
+    ]
+
+
+def _shown(examples: Sequence[splits.Example]) -> Shown:
+    return Shown(np.stack([one.render().pixels for one in examples]), tuple(one.caption for one in examples))
+
+
+def _command(part: str, config: Config) -> str:
+    plain, more = Config(), ""
+    for name in ("identities", "tuned"):
+        more += "" if getattr(config, name) == getattr(plain, name) else f" --{name} {getattr(config, name)}"
+    return f"python -m benchmarks.dual --only {part}{more}"
+
+
+def main(config: Config) -> None:
+    torch.set_num_threads(1)
+    parts = {"rates": rates, "compare": compare, "ablation": ablation}
+    for name in config.only:
+        save("dual", parts[name](config))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
