@@ -36,10 +36,11 @@ class Config:
     second: Literal["anyone", "person"] = "anyone"
     """Whose pictures the guide learns on: other people's, as the paper says, or the person's own photos, as the authors
     advise users of their code."""
-    steps: int = 100
+    steps: int = 40
     """Steps of the second pivot; for none, call `first_pivot` alone."""
-    rate: float = 5e-3
-    """Its learning rate."""
+    rate: float = 1e-3
+    """Its learning rate: a fifth of the first's, for at the same rate the guide learns to talk the generator out of the
+    person."""
     pictures: int = 16
     """Pictures of anyone that the base model makes for it, where none are given."""
 

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -61,7 +61,9 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps …")
     where: Any = {"seed": config.seed, "folder": config.out / "run", "title": "personalizing"}
     if isinstance(adapter, DualPivot):
-        posterior = dual.fit(pipe, adapter, shown, draw, dual.Config(steps=config.steps), **where)
+        second = dual.Config()
+        second = replace(second, steps=min(second.steps, config.steps))
+        posterior = dual.fit(pipe, adapter, shown, draw, second, **where)
     else:
         posterior = personalize(pipe, adapter, shown, draw, **where)
     place = config.out / "personalization.safetensors"
