@@ -8,9 +8,8 @@ is cannot: the oracles are as far from the person as from a stranger.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +26,7 @@ from bayes_persona.diffusion.restoration.colour import Fix, fixed
 from bayes_persona.diffusion.restoration.guide import Guide
 from bayes_persona.diffusion.restoration.restore import Config as Sampling
 from bayes_persona.diffusion.restoration.restore import restore
+from bayes_persona.files import load_json, save_json
 from bayes_persona.persona import dual
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown
@@ -70,6 +70,8 @@ class Config:
     """Rates to choose from."""
     guide: Path | None = None
     """Folder of the guide; left out, the embedded model's."""
+    folder: Path = Path("runs/dual")
+    """Where scores of each person lie; a run that was killed goes on from there."""
 
 
 class Case(NamedTuple):
@@ -146,53 +148,43 @@ def guide_alone(pipe: Any, guide: Guide, one: Case) -> Posterior:
     return second(pipe, guide, one._replace(anyone=one.photos), start, config=config)
 
 
-def people(n: int, seed: int) -> list[Case]:
-    return [case(who, child(seed, k)) for k, who in enumerate(splits.held_out(n, seed))]
-
-
 def rates(config: Config) -> list[Row]:
     """Try rates of both pivots on tuning identities: of the second, after the first at the rate of `DRAW`."""
     command, started = _command("rates", config), time.perf_counter()
-    pipe = pipelines.load()
-    guide, found = guides.load(pipe, config.guide), {}
-    cases = people(config.tuned, subjects.TUNING)
-    with bar("rates", total=len(cases) * (1 + 2 * len(config.grid))) as advance:
-        for one in cases:
-            found.setdefault("base", []).append(judged(one, restored(pipe, guide, one, None)))
-            advance()
-            for rate in config.grid:
-                text = first(pipe, guide, one, replace(DRAW, rate=rate))
-                found.setdefault(f"first.{rate:g}", []).append(judged(one, restored(pipe, guide, one, text)))
-                advance()
-            text = first(pipe, guide, one)
-            for rate in config.grid:
-                both = second(pipe, guide, one, text, config=replace(SECOND, rate=rate))
-                found.setdefault(f"second.{rate:g}", []).append(judged(one, restored(pipe, guide, one, both)))
-                advance()
+
+    def judge(pipe: Any, guide: Guide, one: Case) -> dict[str, Judged]:
+        made, text = {"base": restored(pipe, guide, one, None)}, first(pipe, guide, one)
+        for rate in config.grid:
+            mine = first(pipe, guide, one, replace(DRAW, rate=rate))
+            made[f"first.{rate:g}"] = restored(pipe, guide, one, mine)
+            both = second(pipe, guide, one, text, config=replace(SECOND, rate=rate))
+            made[f"second.{rate:g}"] = restored(pipe, guide, one, both)
+        return {name: judged(one, pixels) for name, pixels in made.items()}
+
+    found = everyone("rates", config, splits.held_out(config.tuned, subjects.TUNING), subjects.TUNING, judge)
     return _scores(found, "dual.rates", command, time.perf_counter() - started)
 
 
 def compare(config: Config) -> list[Row]:
     """Judge the restorer, both pivots, and the first alone, and what fixing colours does to them."""
     command, started = _command("compare", config), time.perf_counter()
-    pipe = pipelines.load()
-    guide, found = guides.load(pipe, config.guide), {}
-    with bar("people", total=config.identities) as advance:
-        for one in people(config.identities, subjects.REPORT):
-            text = first(pipe, guide, one)
-            both = second(pipe, guide, one, text)
-            made = {"base": restored(pipe, guide, one, None), "first_alone": restored(pipe, guide, one, text)}
-            made["dual"] = restored(pipe, guide, one, both)
-            for name, pixels in made.items():
-                found.setdefault(name, []).append(judged(one, pixels))
-            for fix in ("none", "adain"):
-                for name in ("base", "dual"):
-                    found.setdefault(f"{name}.{fix}", []).append(judged(one, made[name], fix))
-            found.setdefault("damaged", []).append(judged(one, one.bad, "none"))
-            advance()
+
+    def judge(pipe: Any, guide: Guide, one: Case) -> dict[str, Judged]:
+        text = first(pipe, guide, one)
+        both = second(pipe, guide, one, text)
+        kinds = {"base": None, "first_alone": text, "dual": both}
+        made = {name: restored(pipe, guide, one, posterior) for name, posterior in kinds.items()}
+        fixes: tuple[Fix, ...] = ("none", "adain")
+        return {
+            **{name: judged(one, pixels) for name, pixels in made.items()},
+            **{f"{name}.{fix}": judged(one, made[name], fix) for name in ("base", "dual") for fix in fixes},
+            "damaged": judged(one, one.bad, "none"),
+        }
+
+    found = everyone("compare", config, splits.held_out(config.identities, subjects.REPORT), subjects.REPORT, judge)
     seconds = time.perf_counter() - started
     about = f"strongly damaged photos, {PHOTOS} clear ones learned from"
-    said = {"command": command, "seconds": seconds}
+    said: Any = {"command": command, "seconds": seconds}
     mine, theirs = ([each.identity_error for each in found[name]] for name in ("dual", "base"))
     closer = [a.psnr - b.psnr for a, b in zip(found["dual"], found["base"], strict=True)]
     without = [a.identity_error - b.identity_error for a, b in zip(found["first_alone"], found["dual"], strict=True)]
@@ -205,24 +197,45 @@ def compare(config: Config) -> list[Row]:
 
 
 def ablation(config: Config) -> list[Row]:
-    """Judge the second pivot alone, and both after a first pivot out of context."""
+    """Judge the second pivot alone, on the person's photos, and after a first one out of context."""
     command, started = _command("ablation", config), time.perf_counter()
+
+    def judge(pipe: Any, guide: Guide, one: Case) -> dict[str, Judged]:
+        text = first(pipe, guide, one, config=replace(SECOND, first="out of context"))
+        inside = first(pipe, guide, one)
+        made = {
+            "second_alone": guide_alone(pipe, guide, one),
+            "dual_on_person": second(pipe, guide, one, inside, config=replace(SECOND, second="person")),
+            "out_of_context.first_alone": text,
+            "out_of_context.dual": second(pipe, guide, one, text),
+        }
+        return {name: judged(one, restored(pipe, guide, one, posterior)) for name, posterior in made.items()}
+
+    found = everyone("ablation", config, splits.held_out(config.identities, subjects.REPORT), subjects.REPORT, judge)
+    return _scores(found, "dual.ablation", command, time.perf_counter() - started)
+
+
+def everyone(
+    part: Part, config: Config, people: Sequence[Identity], seed: int, judge: Callable[[Any, Guide, Case], Any]
+) -> dict[str, list[Judged]]:
+    """Judge person by person, going on from what the folder holds if it was measured in the same way."""
     pipe = pipelines.load()
     guide, found = guides.load(pipe, config.guide), {}
-    outside = partial(first, config=replace(SECOND, first="out of context"))
-    with bar("people", total=config.identities) as advance:
-        for one in people(config.identities, subjects.REPORT):
-            text = outside(pipe, guide, one)
-            made = {
-                "second_alone": guide_alone(pipe, guide, one),
-                "out_of_context.first_alone": text,
-                "out_of_context.dual": second(pipe, guide, one, text),
-                "out_of_context.dual_faster": second(pipe, guide, one, text, config=replace(SECOND, rate=DRAW.rate)),
-            }
-            for name, posterior in made.items():
-                found.setdefault(name, []).append(judged(one, restored(pipe, guide, one, posterior)))
+    said = {"guide": guide.fingerprint, "draw": asdict(DRAW), "second": asdict(SECOND), "seed": seed}
+    said |= {"steps": SAMPLING.steps, "bad": BAD, "grid": list(config.grid)}
+    with bar(part, total=len(people)) as advance:
+        for k, who in enumerate(people):
+            place = config.folder / f"{part}_{k}.json"
+            kept = load_json(place) if place.exists() else {}
+            if kept.get("said") != said:
+                one = case(who, child(seed, k))
+                kept = {"said": said, "scores": judge(pipe, guide, one)}
+                config.folder.mkdir(parents=True, exist_ok=True)
+                save_json(place, kept)
+            for name, scores in kept["scores"].items():
+                found.setdefault(name, []).append(Judged(*scores))
             advance()
-    return _scores(found, "dual.ablation", command, time.perf_counter() - started)
+    return found
 
 
 UNITS = {
