@@ -25,7 +25,7 @@ EDIT = "{subject} looking happy"
 TITLES = ("one of 10 photos", "bad photo", "restorer alone", "dual pivot", "“looking happy”", "truth")
 
 
-def main(folder: Path = Path("docs"), seed: int = 3, people: int = 4) -> None:
+def main(folder: Path = Path("docs"), seed: int = 3, people: int = 3) -> None:
     torch.set_num_threads(1)
     pipe = pipelines.load()
     guide = guides.load(pipe)

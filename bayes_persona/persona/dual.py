@@ -127,8 +127,13 @@ def first_pivot(
 ) -> Posterior:
     """Teach the generator the person; the guide stays as it is.
 
-    >>> first_pivot.__name__
-    'first_pivot'
+    >>> import numpy as np
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> black, pipe = Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot",)), load()
+    >>> quick, learns = Draw(particles=1, steps=1, rows=1, alpha=0.0), method(pipe, Subject("robot"), embedded=True)
+    >>> found = first_pivot(pipe, learns, black, quick, Config())
+    >>> {name.partition(".")[0] for name, value in found[0].items() if name.endswith("up") and value.any()}
+    {'generator'}
     """
     one = replace(method, stage="generator" if config.first == "in context" else "generator alone")
     shown = photos if config.text == "captions" else _all_called(photos)
@@ -151,8 +156,14 @@ def second_pivot(
 ) -> Posterior:
     """Teach the guide to be understood by each member's generator, which stays as it is.
 
-    >>> second_pivot.__name__
-    'second_pivot'
+    >>> import numpy as np
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> black, pipe = Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot",)), load()
+    >>> quick, learns = Draw(particles=1, steps=1, rows=1, alpha=0.0), method(pipe, Subject("robot"), embedded=True)
+    >>> found = first_pivot(pipe, learns, black, quick, Config())
+    >>> both = second_pivot(pipe, learns, found, black, quick, Config(steps=1), anyone=black)
+    >>> sorted({name.partition(".")[0] for name, value in both[0].items() if name.endswith("up") and value.any()})
+    ['generator', 'guide']
     """
     if config.second == "person":
         anyone = photos
