@@ -338,4 +338,11 @@ def settings(adapter: Adapter) -> dict[str, Any]:
     """
     own = fields(adapter) if is_dataclass(adapter) else ()
     values = {field.name: getattr(adapter, field.name) for field in own if field.name not in {"subject", "method"}}
-    return {name: getattr(value, "fingerprint", value) for name, value in values.items()}
+    return {
+        name: asdict(value) if _is_config(value) else getattr(value, "fingerprint", value)
+        for name, value in values.items()
+    }
+
+
+def _is_config(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type) and not hasattr(value, "fingerprint")

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
-from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.attach import Part, attached
 from bayes_persona.diffusion.text import OfText
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
@@ -103,8 +103,16 @@ class LowRank:
         ids = pipe.tokenizer(self.subject.token, add_special_tokens=False).input_ids
         if pipe.tokenizer.unk_token_id in ids:
             raise ConfigError(f"token: the tokenizer does not know all of {self.subject.token!r}; choose another")
+        return self.start(pipe.unet, members, seed)
+
+    def start(self, net: nn.Module, members: int, seed: int) -> Params:
+        """Start in any of diffusers' networks, such as a ControlNet.
+
+        Raises:
+            ConfigError: If no part of it fits the targets.
+        """
         params: Params = {}
-        for name, layer in self._layers(pipe).items():
+        for name, layer in self._layers(net).items():
             starts = [_start(layer, child(seed, "member", k, name)) for k in range(members)]
             params[f"{name}.down"] = np.stack([down for down, _ in starts])
             params[f"{name}.up"] = np.stack([up for _, up in starts])
@@ -123,16 +131,25 @@ class LowRank:
         Raises:
             MismatchError: If the U-Net lacks a projection, or has one of another width.
         """
-        values = require_gates(self, gates)
-        parts = {}
+        with attached(pipe.unet, self.parts(params, rows, require_gates(self, gates))):
+            yield
+
+    def parts(
+        self, params: Mapping[str, Any], rows: Int[torch.Tensor, " n"], gates: Mapping[str, float]
+    ) -> dict[str, Part]:
+        """Give what `attach.attached` puts into a network that the params were started for.
+
+        Raises:
+            MismatchError: If the params are not of this method's rank and targets.
+        """
+        parts: dict[str, Part] = {}
         for name in dict.fromkeys(name.rpartition(".")[0] for name in params):
             gate, down, up = _gate(name), params.get(f"{name}.down"), params.get(f"{name}.up")
-            if gate not in values or down is None or up is None or down.shape[1:2] != (self.rank,):
+            if gate not in gates or down is None or up is None or down.shape[1:2] != (self.rank,):
                 raise MismatchError(f"{name}: not learned by {self}; attach the adapter that was trained")
-            amount = self._scaling * values[gate]
+            amount = self._scaling * gates[gate]
             parts[name] = partial(_around, name, torch.as_tensor(down), torch.as_tensor(up), rows, amount)
-        with attached(pipe.unet, parts):
-            yield
+        return parts
 
     def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
@@ -161,10 +178,10 @@ class LowRank:
     def _scaling(self) -> float:
         return self.scale * self.alpha / self.rank
 
-    def _layers(self, pipe: DiffusionPipeline) -> dict[str, LoraLayer]:
-        """Give what PEFT would put into this U-Net, by the name of its place, without numbers."""
+    def _layers(self, net: Any) -> dict[str, LoraLayer]:
+        """Give what PEFT would put into this network, by the name of its place, without numbers."""
         with torch.device("meta"):  # the structure alone: nothing is copied or drawn
-            unet = type(pipe.unet).from_config(pipe.unet.config)
+            unet = type(net).from_config(net.config)
             config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets))
             try:
                 inject_adapter_in_model(config, unet)

@@ -31,10 +31,12 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
-    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis"] = "textual_inversion"
+    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "dual_pivot"] = "textual_inversion"
     """How the model is told of the subject."""
     token: str = "<me>"
     """The new word for the subject."""
+    guide: Path | None = None
+    """Folder of the guide that restores photos, for dual_pivot; left out, the embedded model's."""
     segmenter: Path | None = None
     """Folder of a CLIPSeg model that finds the superclass in photos without masks, so that only it is learned."""
     particles: int = 8

@@ -19,7 +19,7 @@ from bayes_persona.diffusion import generate, pipelines, train
 from bayes_persona.diffusion.adapter import Adapter, Batch, Subject, rates_of, settings
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.text import tokens
-from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.named import fingerprint as fingerprint_arrays
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child, generator
@@ -96,6 +96,7 @@ def personalize(
     photos: Shown,
     config: Config | None = None,
     *,
+    start: Posterior | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     title: str | None = None,
@@ -107,12 +108,14 @@ def personalize(
         adapter: The method.
         photos: Photos of the subject, of the pipeline's size.
         config: How.
+        start: Where each member starts; None is where the adapter does.
         seed: Names the run. Member k depends on seed and k, not on how many there are.
         folder: Where to keep checkpoints; a run that was killed goes on from there to the same numbers.
         title: Name beside the progress bar; None shows none.
 
     Raises:
         DataError: If there is no photo, or a caption does not say where the subject is.
+        MismatchError: If there are more or fewer starts than members.
         MismatchError: If the folder holds a run with other photos, settings or another base model.
 
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
@@ -135,10 +138,16 @@ def personalize(
         "captions": list(photos.captions),
         "base": pipelines.fingerprint(pipe),
     }
+    if start is None:
+        first = adapter.init(pipe, config.particles, child(seed, "start"))
+    else:
+        first = start.stacked()
+        said["start"] = fingerprint_arrays(first)
+        if len(start) != config.particles:
+            raise MismatchError(f"start: expected {config.particles} members, got {len(start)}")
     rows = Rows(pipe, adapter, photos, config, seed)
-    start = adapter.init(pipe, config.particles, child(seed, "start"))
     kernel = train.AdamW(
-        start,
+        first,
         lambda params, batch, _: (batch.weight * adapter.loss(pipe, params, batch)).sum() / config.rows,
         train.Config(
             rate=config.rate,
@@ -147,7 +156,7 @@ def personalize(
             cooldown=config.steps - config.steps // 2,
             members=True,
         ),
-        rates=rates_of(adapter, start),
+        rates=rates_of(adapter, first),
         after=lambda params, batch: adapter.track(pipe, params, batch),
         device=str(pipe.device),
     )

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -19,12 +19,13 @@ from bayes_persona import __version__
 from bayes_persona.diffusion import adapter as adapters
 from bayes_persona.diffusion import generate, masks, photos, pipelines
 from bayes_persona.diffusion.adapter import Adapter, Subject
+from bayes_persona.diffusion.adapters.dual_pivot.method import DualPivot
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import DataError, needs_extra
 from bayes_persona.files import save_json, write
-from bayes_persona.persona import celebrities, plots, uncertainty
+from bayes_persona.persona import celebrities, dual, plots, uncertainty
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
@@ -33,7 +34,7 @@ from bayes_persona.seeds import child
 with needs_extra("diffusion"):
     from PIL import Image
 
-RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2}
+RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2, "dual_pivot": 5e-3}
 """Learning rates: what benchmarks/world.py found good for the first two, and first guesses for the others."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
@@ -58,9 +59,13 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         rate=RATES[config.method] if config.rate is None else config.rate,
     )
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps …")
-    posterior = personalize(
-        pipe, adapter, shown, draw, seed=config.seed, folder=config.out / "run", title="personalizing"
-    )
+    where: Any = {"seed": config.seed, "folder": config.out / "run", "title": "personalizing"}
+    if isinstance(adapter, DualPivot):
+        second = dual.Config()
+        second = replace(second, steps=min(second.steps, config.steps))
+        posterior = dual.fit(pipe, adapter, shown, draw, second, **where)
+    else:
+        posterior = personalize(pipe, adapter, shown, draw, **where)
     place = config.out / "personalization.safetensors"
     adapters.save(place, adapter, posterior, base=pipelines.fingerprint(pipe), alpha=config.alpha, seed=config.seed)
     sampling = generate.Config(guidance=_guidance(config))
@@ -85,6 +90,8 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 def _adapter(config: Config, pipe: Any, subject: Subject, shown: Shown) -> Adapter:
     if config.method == "celeb_basis":
         return celebrities.method(pipe, subject, shown.pixels, embedded=config.base is None)
+    if config.method == "dual_pivot":
+        return dual.method(pipe, subject, config.guide, embedded=config.base is None)
     return {"textual_inversion": TextualInversion, "low_rank": LowRank, "perfusion": Perfusion}[config.method](subject)
 
 

@@ -36,3 +36,35 @@ def pair(example: Example, config: degrade.Config | degrade.SecondOrder | None =
     config = degrade.Config() if config is None else config
     clean = example.render().pixels
     return Pair(clean, degrade.degrade(clean[None], config, child(example.seed, "degraded"))[0])
+
+
+def small() -> degrade.Config:
+    """Give the first-order ranges for pictures of 64 pixels, from hardly to badly damaged: what a restorer is taught.
+
+    The ranges of face restorers are for 512 pixels, where eight times smaller still shows a face.
+
+    >>> small().shrink
+    (1.0, 8.0)
+    """
+    return degrade.Config(size=21, sigma=(0.1, 2.0), shrink=(1.0, 8.0), noise=(0.0, 20.0), quality=(30, 100))
+
+
+def small_second_order() -> degrade.SecondOrder:
+    """Give the second-order ranges for pictures of 64 pixels.
+
+    >>> small_second_order().shrink
+    2.0
+    """
+    few = {"sizes": (3, 9), "noise": (1.0, 15.0), "poisson": (0.05, 1.0)}
+    first = degrade.Pass(sigma=(0.2, 1.2), scale=(0.4, 1.5), **few)
+    second = degrade.Pass(blur=0.8, sigma=(0.2, 0.8), resize=(0.3, 0.4, 0.3), scale=(0.6, 1.2), **few)
+    return degrade.SecondOrder(first, second, shrink=2.0)
+
+
+def strong() -> degrade.Config:
+    """Give ranges that leave where things are, and not who someone is: what restorers are judged on.
+
+    >>> strong().shrink
+    (4.0, 8.0)
+    """
+    return degrade.Config(size=21, sigma=(0.5, 1.5), shrink=(4.0, 8.0), noise=(5.0, 15.0), quality=(40, 80))
