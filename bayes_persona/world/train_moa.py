@@ -1,7 +1,7 @@
 """Train the embedded mixture of attention: `python -m bayes_persona.world.train_moa --folder runs/moa`.
 
 Two stages, each resumed where it was killed: draw pictures of people whom nobody knows by name, and other pictures of
-the same people; train experts, routers and words on them, while the base model stays as it is.
+the same people; train experts, routers and the subjects' words on them, while the base model stays as it is.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from bayes_persona.diffusion.latents import encode
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.seeds import child, generator
-from bayes_persona.world import face, splits
+from bayes_persona.world import face, splits, well_known
 from bayes_persona.world.cores import chunks
 from bayes_persona.world.introduced import Introduced
 
@@ -53,15 +53,17 @@ class Config:
     """Other pictures of everyone."""
     pairs: float = 0.35
     """Share of pictures that show two people."""
-    steps: int = 4_000
+    words: int = 300
+    """Steps in which the subjects' words first learn to say what names say; 0 leaves them out."""
+    steps: int = 3_600
     """Steps of training."""
     batch: int = 8
     """Pictures a step."""
-    rate: float = 1e-3
+    rate: float = 2e-3
     """Learning rate."""
     router: float = 0.1
     """What the router's loss counts."""
-    located: float = 1e-3
+    located: float = 0.01
     """What the loss of looking at each subject for itself counts."""
     skip: int = 0
     """Transformer blocks at either end of the U-Net whose routers are free; the paper leaves out two of sixteen."""
@@ -82,7 +84,7 @@ class Config:
         for name in ("pictures", "references", "steps", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("router", "located", "skip"):
+        for name in ("router", "located", "skip", "words"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("pairs", "drop"):
@@ -138,10 +140,15 @@ def fit(config: Config, pipe, drawn: Introduced) -> mixture.Mixture:
         feature=face.WIDTH, rank=config.rank, lean=config.lean, frequencies=256 if config.conditioned else 0
     )
     start = mixture.build(pipe, shape, encoder="world", seed=config.seed)
+    first = well_known.words(pipe, start, steps=config.words, seed=config.seed) if config.words else {}
     walk = train.Config(
-        rate=config.rate, warmup=100, average=0.99, cooldown_at=config.steps // 2, cooldown=config.steps - config.steps // 2
+        rate=config.rate,
+        warmup=100,
+        average=0.99,
+        cooldown_at=config.steps // 2,
+        cooldown=config.steps - config.steps // 2,
     )
-    kernel = train.AdamW(start.params, partial(loss, config, pipe, shape), walk)
+    kernel = train.AdamW({**start.params, **first}, partial(loss, config, pipe, shape), walk)
     said = {name: value for name, value in vars(config).items() if name not in ("folder", "threads")}
     state, _ = loop.run(
         kernel,

@@ -33,7 +33,7 @@ def feature(encoder: Encoder, photos: UInt8[np.ndarray, "n h w 3"]) -> tuple[flo
         raise DataError("photos: there is none; the encoder needs at least one of each subject")
     found = np.asarray(encoder(photos))
     if found.ndim != 2 or len(found) != len(photos) or not np.isfinite(found).all():
-        raise DataError(f"encoder: gives shape {found.shape} for {len(photos)} photos; expected a finite vector of each")
+        raise DataError(f"encoder: gives shape {found.shape} for {len(photos)} photos; expected finite vectors")
     return tuple(found.mean(axis=0).astype(float).tolist())
 
 

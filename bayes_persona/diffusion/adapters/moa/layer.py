@@ -158,7 +158,10 @@ def start(
     width = base.get_submodule("to_q").get_parameter("weight").shape[1]
     if router is not None:
         draws = generator(seed, "router").standard_normal((router, width)) * width**-0.5
-        params |= {"router.hidden.weight": draws.astype("float32"), "router.hidden.bias": 0 * draws[:, 0].astype("float32")}
+        params |= {
+            "router.hidden.weight": draws.astype("float32"),
+            "router.hidden.bias": 0 * draws[:, 0].astype("float32"),
+        }
         width = router
     zeros = 0 * generator(seed).random((1, width)).astype("float32")
     return params | {"router.weight": zeros, "router.bias": zeros[:, 0] + lean}

@@ -14,9 +14,7 @@ with needs_extra("diffusion"):
     from torch.nn import functional
 
 
-def masked(
-    error: Float[torch.Tensor, "n c h w"], mask: Float[torch.Tensor, "n h w"]
-) -> Float[torch.Tensor, " n"]:
+def masked(error: Float[torch.Tensor, "n c h w"], mask: Float[torch.Tensor, "n h w"]) -> Float[torch.Tensor, " n"]:
     """Give the mean squared error over all pixels, of which only the mask's count: FastComposer's form.
 
     >>> masked(torch.full((1, 2, 1, 2), 2.0), torch.tensor([[[1.0, 0.0]]])).tolist()
@@ -25,9 +23,7 @@ def masked(
     return (error.square().mean(dim=1) * mask).mean(dim=(1, 2))
 
 
-def resized(
-    map: Float[torch.Tensor, "n pixels"], size: tuple[int, int]
-) -> Float[torch.Tensor, "n h w"]:
+def resized(map: Float[torch.Tensor, "n pixels"], size: tuple[int, int]) -> Float[torch.Tensor, "n h w"]:
     """Give a layer's map, whose pixels are a row, as a picture of another size.
 
     Raises:

@@ -200,9 +200,13 @@ class MoA:
         return {}
 
     @contextmanager
-    def _on(self, pipe: Any, params: Mapping[str, Any], rows: torch.Tensor, gates: Mapping[str, float]) -> Iterator[Now]:
+    def _on(
+        self, pipe: Any, params: Mapping[str, Any], rows: torch.Tensor, gates: Mapping[str, float]
+    ) -> Iterator[Now]:
         if getattr(pipe, "text_encoder_2", None) is not None:
-            raise ConfigError("pipe: SDXL reads with two text encoders, which prompts of subjects do not yet; use SD 1 or 2")
+            raise ConfigError(
+                "pipe: SDXL reads with two text encoders, which prompts of subjects do not yet; use SD 1 or 2"
+            )
         learned = torch.as_tensor(params[FEATURE])
         want = (len(self.subject.tokens), self.mixture.config.feature)
         if learned.ndim != 3 or tuple(learned.shape[1:]) != want:

@@ -229,7 +229,9 @@ def mixed(
     'Mixed'
     """
     found, gates = layers(unet), {} if gates is None else gates
-    said = {name.rpartition(".attn")[0] + ".attn" + name.rpartition(".attn")[2][0] for name in params if ".attn" in name}
+    said = {
+        name.rpartition(".attn")[0] + ".attn" + name.rpartition(".attn")[2][0] for name in params if ".attn" in name
+    }
     if strange := sorted(said ^ found.keys()):
         raise MismatchError(f"{strange[0]}: not in this U-Net, or not in the mixture; was it trained on another model?")
     here = next(unet.parameters())
@@ -263,5 +265,7 @@ def _around(base: nn.Module, name: str, params: dict[str, torch.Tensor], **setti
         elif f"{part}.down" in params:
             have = (len(params[f"{part}.up"]), params[f"{part}.down"].shape[1])
         if have != want:
-            raise MismatchError(f"{name}.{part}: {have} does not fit a projection {want}; was it made for another model?")
+            raise MismatchError(
+                f"{name}.{part}: {have} does not fit a projection {want}; was it made for another model?"
+            )
     return layer.Mixed(base, name, params, **settings)

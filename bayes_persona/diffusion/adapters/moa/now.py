@@ -77,7 +77,9 @@ class Now:
         """
         subjects = self.features.shape[1]
         if text.shape[-1] not in (width, width + subjects):
-            raise MismatchError(f"text: is {text.shape[-1]} wide, this model's {width}; was it encoded for another one?")
+            raise MismatchError(
+                f"text: is {text.shape[-1]} wide, this model's {width}; was it encoded for another one?"
+            )
         members_of(self.rows, len(latents))
         self.size = (latents.shape[-2], latents.shape[-1])
         self.time = torch.as_tensor(time, device=latents.device).float().expand(len(latents))

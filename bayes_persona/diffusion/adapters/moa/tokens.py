@@ -7,14 +7,13 @@ m_tl = LN(m) + LN(P PE(t, l)), and a net of three layers gives what is added to 
 from functools import cache
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from bayes_persona.errors import needs_extra
 from bayes_persona.seeds import generator
 
 with needs_extra("diffusion"):
     import torch
-    from torch import nn
     from torch.nn import functional
 
 SPREAD_TIME, SPREAD_LAYER = 0.03, 2.0
@@ -28,9 +27,7 @@ def _frequencies(count: int) -> torch.Tensor:
     return draws * torch.tensor([[SPREAD_TIME], [SPREAD_LAYER]])
 
 
-def encoding(
-    time: Float[torch.Tensor, " n"], layer: int, frequencies: int
-) -> Float[torch.Tensor, "n two_frequencies"]:
+def encoding(time: Float[torch.Tensor, " n"], layer: int, frequencies: int) -> Float[torch.Tensor, "n two_frequencies"]:
     """Give PE(t, l): sines and cosines of random mixtures of both, of length 1.
 
     >>> code = encoding(torch.tensor([0.0, 500.0]), layer=3, frequencies=8)
