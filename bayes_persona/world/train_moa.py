@@ -55,7 +55,7 @@ class Config:
     """Share of pictures that show two people."""
     words: int = 300
     """Steps in which the subjects' words first learn to say what names say; 0 leaves them out."""
-    steps: int = 3_600
+    steps: int = 2_800
     """Steps of training."""
     batch: int = 8
     """Pictures a step."""

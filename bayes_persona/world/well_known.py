@@ -51,7 +51,7 @@ def words(pipe, start: mixture.Mixture, *, steps: int, seed: int) -> Params:
 
 @torch.no_grad()
 def people(pipe, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give encoded captions of anyone, marks of their nouns, vectors of named people, and what their names say there."""
+    """Give encoded captions of anyone, marks of their nouns, vectors of named people, and what their names say."""
     plain, called, nouns, names, features = [], [], [], [], []
     for name, identity in splits.named().items():
         shown = splits.photos(identity, max(PHOTOS, CAPTIONS), seed=child(seed, "well known"))

@@ -128,7 +128,7 @@ class Mixed(nn.Module):
 def start(
     base: nn.Module, *, seed: int, rank: int | None = None, router: int | None = None, lean: float = 0.0
 ) -> dict[str, Any]:
-    """Give parameters to start from: an expert that does as the prior does, and a router that knows no pixel from another.
+    """Give parameters to start from: an expert that does as the prior does, and a router that sees no difference.
 
     Args:
         base: The attention.

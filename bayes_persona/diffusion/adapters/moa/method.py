@@ -25,7 +25,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 FEATURE = "feature"
 """The one parameter: `(members, subjects, length)`."""
@@ -171,7 +171,7 @@ class MoA:
     @contextmanager
     def watched(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,

@@ -258,7 +258,7 @@ def _around(base: nn.Module, name: str, params: dict[str, torch.Tensor], **setti
     """Give what goes around an attention, checked against its widths."""
     layer.require_usual(base)
     for part, place in layer.PARTS.items():
-        want = tuple(base.get_submodule(place).get_parameter("weight").shape)
+        want = _widths(base.get_submodule(place))
         have = None
         if f"{part}.weight" in params:
             have = tuple(params[f"{part}.weight"].shape)
@@ -269,3 +269,9 @@ def _around(base: nn.Module, name: str, params: dict[str, torch.Tensor], **setti
                 f"{name}.{part}: {have} does not fit a projection {want}; was it made for another model?"
             )
     return layer.Mixed(base, name, params, **settings)
+
+
+def _widths(part: nn.Module) -> tuple[int, int]:
+    """Give outputs and inputs of a projection, whatever is around it."""
+    linear = next(module for module in part.modules() if isinstance(module, nn.Linear))
+    return linear.out_features, linear.in_features

@@ -95,7 +95,7 @@ class Now:
         return self.plain(text, width)
 
     def plain(self, text: torch.Tensor, width: int) -> Float[torch.Tensor, "n words width"]:
-        """Give the text without what is beside it: the same tensor for the same text, so that others can remember it."""
+        """Give the text without what is beside it: the same tensor for the same text, to be remembered by."""
         if text.shape[-1] == width:
             return text
         if self._narrow is not None and self._narrow[0]() is text and self._narrow[1] == text._version:
