@@ -29,6 +29,9 @@ with needs_extra("diffusion"):
 
 SHIPPED = Path(__file__).parent / "assets" / "moa.safetensors"
 
+ROUTERS = 3.0
+"""Learning rate of the routers over that of all else."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -55,14 +58,16 @@ class Config:
     """Share of pictures that show two people."""
     words: int = 300
     """Steps in which the subjects' words first learn to say what names say; 0 leaves them out."""
-    steps: int = 2_800
+    steps: int = 1_600
     """Steps of training."""
     batch: int = 8
     """Pictures a step."""
     rate: float = 2e-3
     """Learning rate."""
-    router: float = 0.1
-    """What the router's loss counts."""
+    router: float = 0.2
+    """What the routers' loss counts: the background is the prior's."""
+    inside: float = 0.1
+    """What its counterpart counts: subjects are the experts'; the paper has none."""
     located: float = 0.01
     """What the loss of looking at each subject for itself counts."""
     skip: int = 0
@@ -84,7 +89,7 @@ class Config:
         for name in ("pictures", "references", "steps", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("router", "located", "skip", "words"):
+        for name in ("router", "inside", "located", "skip", "words"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("pairs", "drop"):
@@ -148,7 +153,9 @@ def fit(config: Config, pipe, drawn: Introduced) -> mixture.Mixture:
         cooldown_at=config.steps // 2,
         cooldown=config.steps - config.steps // 2,
     )
-    kernel = train.AdamW({**start.params, **first}, partial(loss, config, pipe, shape), walk)
+    # one logit for all pixels of a layer: it sees far more of them than any other parameter
+    rates = {name: ROUTERS for name in start.params if ".router." in name}
+    kernel = train.AdamW({**start.params, **first}, partial(loss, config, pipe, shape), walk, rates=rates)
     said = {name: value for name, value in vars(config).items() if name not in ("folder", "threads")}
     state, _ = loop.run(
         kernel,
@@ -185,6 +192,8 @@ def loss(config: Config, pipe, shape: mixture.Config, params: train.Tensors, row
     told = rows.keep[:, None, None]
     denoising = losses.masked(off, rows.weights * torch.where(told > 0, union, torch.ones_like(union)))
     total = denoising + config.router * losses.router(now.routed, 1 - told * union, config.skip)
+    if config.inside:
+        total = total + config.inside * losses.inside(now.routed, told * union, config.skip)
     if config.located:
         total = total + config.located * rows.keep * losses.located(now.attended, rows.masks)
     return total.mean()

@@ -69,6 +69,20 @@ def router(
     return (background * (1 - share)).square().mean(dim=(1, 2))
 
 
+def inside(
+    routed: Mapping[str, Float[torch.Tensor, "n _"]], subject: Float[torch.Tensor, "n h w"], skip: int = 0
+) -> Float[torch.Tensor, " n"]:
+    """Give how far subjects are from being the experts' alone: ‖M ⊙ R‖², mean over pixels.
+
+    The paper leaves subjects free. In a short training routers then give all to the prior, before experts are any good.
+
+    >>> inside({"attn1": torch.full((1, 4), 0.5)}, torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])).tolist()
+    [0.0625]
+    """
+    share = prior_share(routed, (subject.shape[1], subject.shape[2]), skip)
+    return (subject * share).square().mean(dim=(1, 2))
+
+
 def located(
     attended: Mapping[str, Float[torch.Tensor, "n _ s"]], masks: Float[torch.Tensor, "n s h w"]
 ) -> Float[torch.Tensor, " n"]:
