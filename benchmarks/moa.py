@@ -206,13 +206,9 @@ def identity(bench: Bench, command: str) -> list[Row]:
     for name, pairs in found.items():
         error, followed = np.array(pairs).T
         label = "" if name == "moa" else f".{name}"
-        units = {
-            "identity_error": (error, "RMSE of visible factors"),
-            "fidelity": (followed, "share of what prompts say"),
-        }
-        rows += [
-            row(f"moa{label}.{score}", *scored, command=command, seconds=seconds) for score, scored in units.items()
-        ]
+        said = {"identity_error": "RMSE of visible factors", "fidelity": "share of what prompts say"}
+        for (score, unit), values in zip(said.items(), (error, followed), strict=True):
+            rows.append(row(f"moa{label}.{score}", values, unit, command=command, seconds=seconds))
         if name != "moa":
             off = np.array(found["moa"])[:, 0] - error
             about = f"MoA − {name}, paired: identity error (less is better)"
