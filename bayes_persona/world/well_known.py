@@ -4,6 +4,7 @@ Of `ada brook the woman` the state of the last word of the name says most of who
 pictures first learns to say of the 240 named people what their names say, which takes seconds and no U-Net.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from bayes_persona.seeds import child, generator
 from bayes_persona.types import Params
 from bayes_persona.world import face, splits
 from bayes_persona.world.captions import caption
+from bayes_persona.world.draw import Identity
 
 with needs_extra("diffusion"):
     import torch
@@ -27,7 +29,9 @@ NOISE = 0.2
 BATCH = 64
 
 
-def words(pipe, start: mixture.Mixture, *, steps: int, seed: int) -> Params:
+def words(
+    pipe, start: mixture.Mixture, *, steps: int, seed: int, names: Mapping[str, Identity] | None = None
+) -> Params:
     """Give the parameters of a mixture's words, trained to say of named people what their names say.
 
     Args:
@@ -35,8 +39,15 @@ def words(pipe, start: mixture.Mixture, *, steps: int, seed: int) -> Params:
         start: The mixture to start from.
         steps: Steps of training.
         seed: Names the run.
+        names: Whom the model knows; None is all.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> pipe, few = load(), {"ada finch": splits.named()["ada finch"]}
+    >>> start = mixture.build(pipe, mixture.Config(feature=face.WIDTH, hidden=8, frequencies=4))
+    >>> bool(words(pipe, start, steps=1, seed=0, names=few)["token.last.weight"].any())
+    True
     """
-    text, marks, who, target = people(pipe, seed)
+    text, marks, who, target = people(pipe, seed, names)
     own = {name: value for name, value in start.params.items() if name.startswith("token.")}
     blocks = 1 + max(mixture.layers(pipe.unet).values())
 
@@ -50,10 +61,18 @@ def words(pipe, start: mixture.Mixture, *, steps: int, seed: int) -> Params:
 
 
 @torch.no_grad()
-def people(pipe, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give encoded captions of anyone, marks of their nouns, vectors of named people, and what their names say."""
-    plain, called, nouns, names, features = [], [], [], [], []
-    for name, identity in splits.named().items():
+def people(
+    pipe, seed: int, names: Mapping[str, Identity] | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Give encoded captions of anyone, marks of their nouns, vectors of named people, and what their names say.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> text, marks, who, said = people(load(), 0, {"ada finch": splits.named()["ada finch"]})
+    >>> text.shape, marks.sum().item(), said.shape
+    (torch.Size([4, 40, 128]), 4.0, torch.Size([4, 128]))
+    """
+    plain, called, nouns, said, features = [], [], [], [], []
+    for name, identity in (splits.named() if names is None else names).items():
         shown = splits.photos(identity, max(PHOTOS, CAPTIONS), seed=child(seed, "well known"))
         vectors = face.encode(np.stack([one.render().pixels for one in shown[:PHOTOS]]))
         for k, example in enumerate(shown[:CAPTIONS]):
@@ -65,12 +84,12 @@ def people(pipe, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, t
             plain.append(anyone)
             called.append(text)
             nouns.append(anyone.split().index(identity.superclass) + 1)
-            names.append(text.split().index(name.split()[1]) + 1)
+            said.append(text.split().index(name.split()[1]) + 1)
             features.append(vectors[k % PHOTOS])
     states = [_encoded(pipe, texts) for texts in (plain, called)]
     row = torch.arange(len(plain))
     marks = torch.nn.functional.one_hot(torch.tensor(nouns), states[0].shape[1])[..., None].float()
-    return states[0], marks, torch.from_numpy(np.stack(features))[:, None], states[1][row, torch.tensor(names)]
+    return states[0], marks, torch.from_numpy(np.stack(features))[:, None], states[1][row, torch.tensor(said)]
 
 
 def _loss(blocks, text, marks, who, target, params: train.Tensors, rows: torch.Tensor, noise: torch.Generator):

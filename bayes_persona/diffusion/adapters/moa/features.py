@@ -43,6 +43,14 @@ def swapped(
 
     Raises:
         ConfigError: If the prompt does not speak of a subject, or there is nobody.
+
+    >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
+    >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
+    >>> swapped(pipe, method, [], "a robot <me>", torch.zeros(1, 4, 8, 8))
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: people: there is nobody to show
     """
     require_tokens([prompt], method.subject.tokens)
     if not people:
@@ -67,6 +75,14 @@ def morphed(
 
     Raises:
         ConfigError: If the prompt does not speak of a subject, or there are fewer than two steps.
+
+    >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
+    >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
+    >>> morphed(pipe, method, {}, {}, "a robot <me>", torch.zeros(1, 4, 8, 8), steps=1)
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: steps: expected at least the two ends, got 1
     """
     if steps < 2:
         raise ConfigError(f"steps: expected at least the two ends, got {steps}")
@@ -119,6 +135,14 @@ def placed(
     Raises:
         ConfigError: If a prompt does not speak of a subject, or the way back has guidance.
         DataError: If pictures are not of the model's size, or masks not of the pictures'; or if the way back diverges.
+
+    >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
+    >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
+    >>> placed(pipe, method, {}, np.zeros((1, 8, 8, 3), np.uint8), ["a robot at night"])
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: prompt: 'a robot at night' does not say who is <me>; write it behind the noun
     """
     config = inversion.Config(refinements=3) if config is None else config
     _require(pipe, method, pixels, prompts, masks)

@@ -61,6 +61,14 @@ def routed(
 
     Raises:
         ConfigError: If a prompt does not speak of a subject.
+
+    >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
+    >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
+    >>> routed(pipe, method, {}, ["a robot at night"], torch.zeros(1, 4, 8, 8))
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: prompt: 'a robot at night' does not say who is <me>; write it behind the noun
     """
     require_tokens(prompts, method.subject.tokens)
     steps: list[np.ndarray] = []
