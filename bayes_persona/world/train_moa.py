@@ -5,7 +5,7 @@ the same people; train experts, routers and the subjects' words on them, while t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,8 @@ SHIPPED = Path(__file__).parent / "assets" / "moa.safetensors"
 
 ROUTERS = 3.0
 """Learning rate of the routers over that of all else."""
+OUTSIDE = ("folder", "threads", "settling", "settled")
+"""Settings that the first steps do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Config:
     """Steps in which the subjects' words first learn to say what names say; 0 leaves them out."""
     steps: int = 1_600
     """Steps of training."""
+    settling: int = 250
+    """Steps in which routers then learn alone; 0 leaves them out."""
+    settled: float = 1.0
+    """What the routers' loss counts in these."""
     batch: int = 8
     """Pictures a step."""
     rate: float = 2e-3
@@ -89,7 +95,7 @@ class Config:
         for name in ("pictures", "references", "steps", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("router", "inside", "located", "skip", "words"):
+        for name in ("router", "inside", "located", "skip", "words", "settling", "settled"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("pairs", "drop"):
@@ -156,18 +162,24 @@ def fit(config: Config, pipe, drawn: Introduced) -> mixture.Mixture:
     # one logit for all pixels of a layer: it sees far more of them than any other parameter
     rates = {name: ROUTERS for name in start.params if ".router." in name}
     kernel = train.AdamW({**start.params, **first}, partial(loss, config, pipe, shape), walk, rates=rates)
-    said = {name: value for name, value in vars(config).items() if name not in ("folder", "threads")}
-    state, _ = loop.run(
-        kernel,
-        batches(config, pipe, drawn),
-        steps=config.steps,
-        seed=child(config.seed, "mixture"),
-        folder=config.folder / config.stage,
-        config=said,
-        title=config.stage,
-    )
+    rows = batches(config, pipe, drawn)
+    state = _run(config, config.stage, kernel, rows, config.steps)
+    if config.settling:
+        last = replace(config, router=config.settled)
+        walk = replace(walk, rate=config.rate / 2, warmup=10, cooldown_at=0, cooldown=config.settling)
+        rates = {name: ROUTERS if ".router." in name else 0.0 for name in start.params}
+        kernel = train.AdamW(state.average, partial(loss, last, pipe, shape), walk, rates=rates)
+        stage = f"{config.stage}_settled_{config.settling}_{config.settled:g}"
+        state = _run(config, stage, kernel, lambda step: rows(config.steps + step), config.settling)
     params = {name: np.asarray(value) for name, value in state.average.items()}
     return mixture.Mixture(shape, params, start.base, start.encoder)
+
+
+def _run(config: Config, stage: str, kernel: train.AdamW, rows: Callable[[int], Rows], steps: int) -> train.State:
+    """Run a stage to its end, going on from where its folder stands."""
+    said = {name: value for name, value in vars(config).items() if name not in OUTSIDE}
+    seed, folder = child(config.seed, "mixture"), config.folder / stage
+    return loop.run(kernel, rows, steps=steps, seed=seed, folder=folder, config=said, title=stage)[0]
 
 
 def loss(config: Config, pipe, shape: mixture.Config, params: train.Tensors, rows: Rows, noise: torch.Generator):

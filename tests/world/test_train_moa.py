@@ -28,7 +28,7 @@ def drawn():
 
 
 def config(folder, **settings):
-    return train_moa.Config(folder=folder, pictures=4, words=0, steps=2, batch=2, **settings)
+    return train_moa.Config(folder=folder, pictures=4, words=0, steps=2, settling=1, batch=2, **settings)
 
 
 def test_nouns_are_those_of_the_subjects_from_left_to_right():
