@@ -22,6 +22,7 @@ from bayes_persona.diffusion.adapters.moa.now import Now
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.low_rank import LowRank
+from bayes_persona.files import load_arrays
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.progress import bar
@@ -73,6 +74,8 @@ class Config:
     """Of MoA."""
     unmentioned: Literal["prior", "mixture"] = "prior"
     """What computes the empty prompts of guidance."""
+    compare: bool = True
+    """Train what MoA is compared with; otherwise only what has been trained on everybody counts."""
     runs: Path = Path("runs/moa")
     """Where trainings of what MoA is compared with, and of ablations, are kept."""
     ablation_steps: int = 600
@@ -217,9 +220,10 @@ def identity(bench: Bench, command: str) -> list[Row]:
 
 
 def ready(bench: Bench, name: str) -> bool:
-    """Whether a method has been trained on everybody; the report trains what is missing."""
+    """Whether a method has been trained on everybody, or is to be."""
     places = [bench.config.runs / "compared" / f"{name}_{bench.config.seed}_{k}" for k in range(len(bench.people))]
-    return bench.config.report or all((place / "state.safetensors").exists() for place in places)
+    steps, states = TRAINED[name][1].steps, [place / "state.safetensors" for place in places]
+    return bench.config.compare or all(one.exists() and load_arrays(one)[1]["step"] == steps for one in states)
 
 
 def context(bench: Bench, command: str) -> list[Row]:
@@ -254,12 +258,8 @@ def context(bench: Bench, command: str) -> list[Row]:
 
 def never(kind: str) -> np.ndarray:
     """Give the pixels in which pictures of a kind show no subject."""
-    shown = [
-        one.render().masks[0]
-        for who in splits.base(16, 0)
-        if who.superclass == kind
-        for one in splits.photos(who, 40, seed=0)
-    ]
+    people = [who for who in splits.base(16, 0) if who.superclass == kind]
+    shown = [one.render().masks[0] for who in people for one in splits.photos(who, 40, seed=0)]
     return np.mean(shown, axis=0) < NEVER
 
 
@@ -294,9 +294,7 @@ def told(left: np.ndarray, right: np.ndarray, one: Identity, other: Identity) ->
 
 def overhead(bench: Bench, command: str) -> list[Row]:
     """Time a step of guided sampling with and without the mixture; of SD 1.5 the shapes alone, with random weights."""
-    rows = []
-    started = time.perf_counter()
-    made, pipe = bench.moa(0), bench.pipe
+    started, made, pipe = time.perf_counter(), bench.moa(0), bench.pipe
     text = "a robot <me> at night"
     start = generate.noise(pipe, 4, 0)
     quick, plain, mixed = generate.Config(steps=4), [], []
@@ -312,8 +310,7 @@ def overhead(bench: Bench, command: str) -> list[Row]:
                 kept.append(time.perf_counter() - began)
     seconds = time.perf_counter() - started
     about = "time of a guided picture with the mixture over the base model's"
-    rows.append(ratio("moa.overhead.embedded", mixed, plain, about, command=command, seconds=seconds))
-    return [*rows, large(command)]
+    return [ratio("moa.overhead.embedded", mixed, plain, about, command=command, seconds=seconds), large(command)]
 
 
 @torch.no_grad()
@@ -322,9 +319,7 @@ def large(command: str, turns: int = 3) -> Row:
     from diffusers import UNet2DConditionModel
 
     started = time.perf_counter()
-    unet = (
-        UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval().requires_grad_(False)
-    )
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval()
     shape = mixture.Config(feature=768)
     params = {name: torch.tensor(value) for name, value in started_at(unet, shape).items()}
     now = Now(torch.ones(1, 1, 768), torch.tensor([0]), 1000)
@@ -369,10 +364,10 @@ def ablation(bench: Bench, command: str) -> list[Row]:
 
 
 def identity_alone(bench: Bench, command: str) -> list[Row]:
-    keep = bench.config.report
-    bench.config = replace(bench.config, report=False, runs=Path("nowhere"))  # no comparison is trained
+    kept = bench.config
+    bench.config = replace(kept, compare=False, runs=Path("nowhere"))
     found = [one for one in identity(bench, command) if "anyone" not in one.id]
-    bench.config = replace(bench.config, report=keep)
+    bench.config = kept
     return found
 
 
@@ -389,7 +384,8 @@ def main(config: Config) -> None:
     }
     bench = Bench(config)
     for name in config.only:
-        found = parts[name](bench, f"python -m benchmarks.moa --only {name}")
+        alone = "" if config.compare else " --no-compare"
+        found = parts[name](bench, f"python -m benchmarks.moa --only {name}{alone}")
         for one in found:
             print(f"{one.id}: {one.value:.4g} ({one.low} to {one.high}, n={one.n})", flush=True)
         if config.report:
