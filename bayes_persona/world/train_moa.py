@@ -62,7 +62,7 @@ class Config:
     """Steps in which the subjects' words first learn to say what names say; 0 leaves them out."""
     steps: int = 1_600
     """Steps of training."""
-    settling: int = 150
+    settling: int = 250
     """Steps in which routers then learn alone; 0 leaves them out."""
     settled: float = 1.0
     """What the routers' loss counts in these."""
