@@ -54,6 +54,25 @@ def posterior(averaged: UInt8[np.ndarray, "s h w 3"], members: UInt8[np.ndarray,
     return svg(figure)
 
 
+def routers(
+    pixels: UInt8[np.ndarray, "n h w 3"], maps: Float[np.ndarray, "n layers y x"], names: tuple[str, ...]
+) -> str:
+    """Show pictures and, layer by layer, how much of each of their pixels came from the experts of a mixture.
+
+    >>> routers(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2, 4, 4)), ("down self", "down cross"))[:4]
+    '<svg'
+    """
+    columns, rows = len(names) + 1, len(pixels)
+    figure = Figure(figsize=(1.1 * columns + 0.6, 1.2 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row in range(rows):
+        show(axes[row, 0], pixels[row])
+        for k, name in enumerate(names):
+            heat(axes[row, k + 1], maps[row, k], 1.0, name if row == 0 else "")
+    figure.colorbar(ScalarMappable(Normalize(0, 1), "magma"), ax=axes[:, -1], shrink=0.9, label="share of the expert")
+    return svg(figure)
+
+
 def show(axis: Axes, picture: UInt8[np.ndarray, "h w 3"], title: str = "") -> None:
     """Put a picture on an axis, without ticks.
 
