@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
-from bayes_persona.diffusion.text import hidden
+from bayes_persona.diffusion.text import added, hidden
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -24,7 +24,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def members_of(rows: Int[torch.Tensor, " n"], batch: int) -> Int[torch.Tensor, "
     return rows.repeat(blocks)
 
 
-def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, " n"]:
+def denoising_loss(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, " n"]:
     """Give the mean squared error of each row's noise (or v) prediction by the pipeline as it is now attached.
 
     Where the batch has masks, each pixel's squared error counts as much as they say.
@@ -201,12 +201,12 @@ def denoising_loss(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.T
     """
     text = hidden(pipe, batch.tokens)
     noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
-    guess = pipe.unet(noisy, batch.time, text.states).sample
+    guess = pipe.unet(noisy, batch.time, text.states, **added(pipe, text)).sample
     error = (guess - target(pipe, batch)).square().mean(dim=1)
     return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
 
 
-def target(pipe: StableDiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
+def target(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
     """Give what the U-Net should predict.
 
     Raises:

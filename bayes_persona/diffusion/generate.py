@@ -19,7 +19,7 @@ from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
             raise ConfigError(f"guidance: expected at least 0, got {self.guidance}")
 
 
-def noise(pipe: StableDiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
+def noise(pipe: DiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:
     """Draw the noise that `n` pictures begin with; picture i's depends on the seed and i alone.
 
     >>> from bayes_persona.diffusion.pipelines import load

@@ -7,7 +7,7 @@ al. 2024, arXiv 2403.14602) do. diffusers' DDIMInverseScheduler agrees with that
 v-prediction it turns v into noise with the wrong step's level, so its fixed point is not the inverse.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 
 Latents = Float[torch.Tensor, "n c h w"]
 Texts = Float[torch.Tensor, "m words width"]
@@ -52,11 +52,13 @@ class Config:
 
 @torch.no_grad()
 def invert(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     latents: Latents,
     prompts: Texts,
     config: Config | None = None,
     empty: Empty | None = None,
+    *,
+    added: Mapping[str, Any] | None = None,
 ) -> Float[torch.Tensor, "k n c h w"]:
     """Give the way from clean latents to the noise that they come from.
 
@@ -66,6 +68,7 @@ def invert(
         prompts: Encoded prompt of each picture.
         config: How to walk.
         empty: Encoded empty prompts; needed with guidance.
+        added: What else the U-Net is called with, as `text.added` gives it for SDXL.
 
     Returns:
         `steps + 1` latents: the first are the clean ones, the last the noise.
@@ -81,7 +84,7 @@ def invert(
     bayes_persona.errors.ConfigError: empty: guidance of 2.0 needs encoded empty prompts
     """
     config = Config() if config is None else config
-    predict = _Guided(pipe, latents, prompts, config, empty)
+    predict = _Guided(pipe, latents, prompts, config, empty, added)
     path = [latents]
     for step in reversed(list(walk(pipe, config.steps))):
         x = path[-1]
@@ -139,7 +142,7 @@ class Walk(NamedTuple):
     add: float
 
 
-def walk(pipe: StableDiffusionPipeline, steps: int) -> Iterator[Walk]:
+def walk(pipe: DiffusionPipeline, steps: int) -> Iterator[Walk]:
     """Give the steps of a model's schedule, from noise to picture; the times are those of diffusers' DDIMScheduler.
 
     Raises:
@@ -179,8 +182,8 @@ def walk(pipe: StableDiffusionPipeline, steps: int) -> Iterator[Walk]:
 class _Guided:
     """The U-Net's prediction with classifier-free guidance, in the pipeline's own order: empty prompts first."""
 
-    def __init__(self, pipe, latents: torch.Tensor, prompts: torch.Tensor, config: Config, empty: torch.Tensor | None):
-        self.unet, self.guidance = pipe.unet, config.guidance
+    def __init__(self, pipe: Any, latents: Any, prompts: Any, config: Config, empty: Any, added: Any = None):
+        self.unet, self.guidance, self.added = pipe.unet, config.guidance, {} if added is None else added
         if len(prompts) != len(latents):
             raise MismatchError(f"prompts: {len(prompts)} for {len(latents)} pictures; give one for each")
         if config.guidance == 1:
@@ -194,7 +197,8 @@ class _Guided:
 
     def __call__(self, x: torch.Tensor, time: int) -> torch.Tensor:
         blocks = len(self.texts) // max(len(x), 1)
-        guess = self.unet(torch.cat([x] * blocks), time, encoder_hidden_states=self.texts, return_dict=False)[0]
+        rows = torch.cat([x] * blocks)
+        guess = self.unet(rows, time, encoder_hidden_states=self.texts, return_dict=False, **self.added)[0]
         if blocks == 1:
             return guess
         without, with_text = guess.chunk(2)

@@ -9,14 +9,14 @@ from bayes_persona.errors import DataError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 BATCH = 16
 """Pictures that go through the autoencoder at once, to bound memory."""
 
 
 @torch.no_grad()
-def encode(pipe: StableDiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[torch.Tensor, "n c _h _w"]:
+def encode(pipe: DiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[torch.Tensor, "n c _h _w"]:
     """Give the latents of pictures, scaled as the U-Net knows them, on the model's device.
 
     Of an autoencoder that gives a distribution (AutoencoderKL) the mode is taken, so the same picture always has the
@@ -25,7 +25,7 @@ def encode(pipe: StableDiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) 
     Raises:
         MismatchError: If a side is no multiple of the autoencoder's factor (4 for the embedded model, 8 for others).
 
-    >>> from diffusers import AutoencoderTiny
+    >>> from diffusers import AutoencoderTiny, StableDiffusionPipeline
     >>> sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     >>> vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4)
     >>> pipe = StableDiffusionPipeline(vae, None, None, None, None, None, None, requires_safety_checker=False)
@@ -48,13 +48,13 @@ def encode(pipe: StableDiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) 
 
 
 @torch.no_grad()
-def decode(pipe: StableDiffusionPipeline, latents: Float[torch.Tensor, "n c h w"]) -> UInt8[np.ndarray, "n _h _w 3"]:
+def decode(pipe: DiffusionPipeline, latents: Float[torch.Tensor, "n c h w"]) -> UInt8[np.ndarray, "n _h _w 3"]:
     """Give the pictures of latents, rounded as the pipeline itself does.
 
     Raises:
         DataError: If latents are NaN or infinite.
 
-    >>> from diffusers import AutoencoderTiny
+    >>> from diffusers import AutoencoderTiny, StableDiffusionPipeline
     >>> sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     >>> vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4)
     >>> pipe = StableDiffusionPipeline(vae, None, None, None, None, None, None, requires_safety_checker=False)

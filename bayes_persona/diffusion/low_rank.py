@@ -29,7 +29,7 @@ from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
     from safetensors.torch import save_file
@@ -94,7 +94,7 @@ class LowRank:
         """All is learned at the run's rate."""
         return {}
 
-    def init(self, pipe: StableDiffusionPipeline, members: int, seed: int) -> Params:
+    def init(self, pipe: DiffusionPipeline, members: int, seed: int) -> Params:
         """Start every member where PEFT starts: `down` uniform, `up` zero, so that nothing is changed yet.
 
         Raises:
@@ -113,7 +113,7 @@ class LowRank:
     @contextmanager
     def attached(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: DiffusionPipeline,
         params: Mapping[str, Any],
         rows: Int[torch.Tensor, " n"],
         gates: Mapping[str, float] | None = None,
@@ -126,7 +126,7 @@ class LowRank:
         values = require_gates(self, gates)
         parts = {}
         for name in dict.fromkeys(name.rpartition(".")[0] for name in params):
-            gate, down, up = _gate(name), params.get(f"{name}.down"), params.get(f"{name}.up")
+            gate, down, up = gate_of(name), params.get(f"{name}.down"), params.get(f"{name}.up")
             if gate not in values or down is None or up is None or down.shape[1:2] != (self.rank,):
                 raise MismatchError(f"{name}: not learned by {self}; attach the adapter that was trained")
             amount = self._scaling * values[gate]
@@ -134,12 +134,12 @@ class LowRank:
         with attached(pipe.unet, parts):
             yield
 
-    def loss(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
+    def loss(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Float[torch.Tensor, " n"]:
         """Give the denoising loss of every row."""
         with self.attached(pipe, params, batch.member):
             return denoising_loss(pipe, batch)
 
-    def track(self, pipe: StableDiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
+    def track(self, pipe: DiffusionPipeline, params: Tensors, batch: Batch) -> Tensors:
         """Nothing is learned but by gradient."""
         return {}
 
@@ -161,7 +161,7 @@ class LowRank:
     def _scaling(self) -> float:
         return self.scale * self.alpha / self.rank
 
-    def _layers(self, pipe: StableDiffusionPipeline) -> dict[str, LoraLayer]:
+    def _layers(self, pipe: DiffusionPipeline) -> dict[str, LoraLayer]:
         """Give what PEFT would put into this U-Net, by the name of its place, without numbers."""
         with torch.device("meta"):  # the structure alone: nothing is copied or drawn
             unet = type(pipe.unet).from_config(pipe.unet.config)
@@ -224,8 +224,12 @@ def _around(
     return LowRankLinear(base, down, up, rows, scale)
 
 
-def _gate(name: str) -> str:
-    """Give the gate of a place in the U-Net."""
+def gate_of(name: str) -> str:
+    """Give the gate of a place in the U-Net.
+
+    >>> gate_of("mid_block.attentions.0.transformer_blocks.0.attn2.to_v")
+    'mid.value'
+    """
     return f"{BLOCKS.get(name.partition('.')[0])}.{_part(name)}"
 
 

@@ -130,7 +130,7 @@ def frozen(folder: str | Path, *kinds: Any) -> tuple[Any, ...]:
     return tuple(made)
 
 
-def size(pipe: StableDiffusionPipeline) -> int:
+def size(pipe: DiffusionPipeline) -> int:
     """Give the side, in pixels, of the square pictures that a model was made for.
 
     >>> unet = diffusers.UNet2DConditionModel(16, block_out_channels=(32,), down_block_types=("DownBlock2D",),

@@ -76,6 +76,20 @@ def hidden(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Hidden
     return Hidden(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two[0])
 
 
+def added(pipe: DiffusionPipeline, text: Hidden) -> dict[str, Any]:
+    """Give what else a U-Net is called with: of SDXL the summaries, and that pictures are whole and of its own size.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> added(load(), Hidden(torch.zeros(1, 40, 128)))
+    {}
+    """
+    if text.pooled is None:
+        return {}
+    side = float(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+    sizes = torch.tensor([side, side, 0, 0, side, side]).to(text.pooled)  # original, cut off at the top left, wanted
+    return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes.expand(len(text.pooled), -1)}}
+
+
 def ended(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Bool[torch.Tensor, "n words"]:
     """Say which tokens are the text, from the first mark to the last, and not padding.
 
