@@ -1,4 +1,4 @@
-"""LIPE (Liu et al., arXiv 2406.17236): a person's photo is edited in pose and expression, and stays who and where it is.
+"""LIPE (Liu et al., arXiv 2406.17236): a photo is edited in pose and expression, and stays who and where it is.
 
 - `method`: stage 1, the adapter: attention layers learn the person from photos whose captions say all but who it is.
 - `others`: pictures of anyone, made by the base model, that are learned beside the photos so that no pose is forgotten.

@@ -1,7 +1,8 @@
 """Where in a picture some words of its prompt are: cross-attention, recorded while a U-Net runs, and a mask of it.
 
-The U-Net computes what it always does, to the last bit: a softmax is computed beside its own attention, for the words
-that are asked for alone.
+The U-Net computes what it always does, to the last bit: a softmax is computed beside its own attention. What words say
+is coarse, so it may be spread by how pixels attend to one another, as zero-shot segmentation does: a pixel of a
+sleeve asks other pixels of the sleeve, whatever word they are of.
 """
 
 import math
@@ -24,8 +25,10 @@ with needs_extra("diffusion"):
     from scipy import ndimage
     from torch import nn
 
-CROSS = "attn2"
-"""What diffusers calls a transformer block's attention to the text."""
+SELF, CROSS = "attn1", "attn2"
+"""What diffusers calls a transformer block's attention to the picture and to the text."""
+PIXELS = 32 * 32
+"""Layers of more pixels are not asked how pixels attend to one another: that is as many numbers, squared."""
 
 
 def positions(pipe: DiffusionPipeline, prompt: str, phrase: str) -> tuple[int, ...]:
@@ -61,6 +64,7 @@ class Recorder:
         words: For each picture the tokens to look at.
         shape: Height and width of the latents.
         scales: How many latent pixels a pixel of a layer is wide, for layers that count; none are all.
+        spread: How often maps are spread by self-attention; 0 does not record it.
 
     Raises:
         ConfigError: If no layer has been seen yet, at reading.
@@ -71,9 +75,12 @@ class Recorder:
     [[0.0, 1.0], [0.0, 0.0]]
     """
 
-    def __init__(self, words: Sequence[Sequence[int]], shape: tuple[int, int], scales: tuple[int, ...] = ()):
-        self.words, self.shape, self.scales = [list(one) for one in words], shape, scales
+    def __init__(
+        self, words: Sequence[Sequence[int]], shape: tuple[int, int], scales: tuple[int, ...] = (), spread: int = 0
+    ):
+        self.words, self.shape, self.scales, self.spread = [list(one) for one in words], shape, scales, spread
         self.total, self.count = torch.zeros(len(words), *shape), 0
+        self.near: dict[int, torch.Tensor] = {}
 
     def looks(self, pixels: int) -> bool:
         """Say whether layers of so many pixels count."""
@@ -85,26 +92,46 @@ class Recorder:
         Raises:
             ConfigError: If its pixels are not of the latents' shape.
         """
-        scale = math.sqrt(math.prod(self.shape) / shares.shape[2])
-        low = (math.ceil(self.shape[0] / scale - 1e-6), math.ceil(self.shape[1] / scale - 1e-6))
-        if math.prod(low) != shares.shape[2]:
-            raise ConfigError(f"attention: {shares.shape[2]} pixels are not of the shape of latents {self.shape}")
+        low = self._low(shares.shape[2])
         rows = [one[:, :, own].mean(dim=(0, 2)) for one, own in zip(shares.float(), self.words, strict=True)]
         maps = torch.stack(rows).reshape(-1, 1, *low)
         large = nn.functional.interpolate(maps, self.shape, mode="bilinear", align_corners=False)[:, 0]
         self.total, self.count = self.total.to(large.device) + large, self.count + 1
 
+    def add_near(self, shares: Float[torch.Tensor, "n heads pixels pixels"]) -> None:
+        """Take one layer's self-attention into the sum of those of its size."""
+        mean = shares.float().mean(dim=1)
+        self.near[len(mean[0])] = self.near.get(len(mean[0]), torch.zeros_like(mean)) + mean
+
     @property
     def maps(self) -> Float[torch.Tensor, "n h w"]:
-        """The mean so far."""
+        """The mean so far, spread."""
         if not self.count:
             raise ConfigError("attention: nothing was recorded; run the U-Net inside `recording`, or allow more scales")
-        return self.total / self.count
+        mean = self.total / self.count
+        if not self.near:
+            return mean
+        finest = max(self.near)
+        low, near = self._low(finest), self.near[finest]
+        near = near / near.sum(dim=-1, keepdim=True)
+        flat = nn.functional.adaptive_avg_pool2d(mean[:, None], low).flatten(1)[..., None].to(near)
+        for _ in range(self.spread):
+            flat = near @ flat
+        small = flat.reshape(-1, 1, *low)
+        return nn.functional.interpolate(small, self.shape, mode="bilinear", align_corners=False)[:, 0]
+
+    def _low(self, pixels: int) -> tuple[int, int]:
+        """Give the height and width of a layer of so many pixels."""
+        scale = math.sqrt(math.prod(self.shape) / pixels)
+        low = (math.ceil(self.shape[0] / scale - 1e-6), math.ceil(self.shape[1] / scale - 1e-6))
+        if math.prod(low) != pixels:
+            raise ConfigError(f"attention: {pixels} pixels are not of the shape of latents {self.shape}")
+        return low
 
 
 @contextmanager
 def recording(unet: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Record the cross-attention of a U-Net that runs inside the block.
+    """Record the attention of a U-Net that runs inside the block.
 
     Of a batch the last rows are looked at, as many as the recorder has pictures: with guidance, which puts the empty
     prompts first, those are the ones with a prompt.
@@ -119,8 +146,14 @@ def recording(unet: nn.Module, recorder: Recorder) -> Iterator[None]:
     >>> seen.maps.shape, seen.count
     (torch.Size([1, 16, 16]), 7)
     """
-    names = [name for name, part in unet.named_modules() if name.endswith(CROSS) and isinstance(part, Attention)]
-    with attached(unet, {name: partial(_Recorded, recorder=recorder) for name in names}):
+    kinds = {CROSS: _Recorded, SELF: _RecordedSelf} if recorder.spread else {CROSS: _Recorded}
+    parts = {
+        name: partial(kind, recorder=recorder)
+        for end, kind in kinds.items()
+        for name, part in unet.named_modules()
+        if name.endswith(end) and isinstance(part, Attention)
+    }
+    with attached(unet, parts):
         yield
     _ = recorder.maps  # it complains if there is none
 
@@ -135,19 +168,39 @@ class _Recorded(nn.Module):
     def forward(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **rest: Any) -> torch.Tensor:
         if self.recorder.looks(hidden_states.shape[1]):
             with torch.no_grad():
-                self.recorder.add(self._shares(hidden_states, encoder_hidden_states))
+                self.recorder.add(shares(self.original, hidden_states, encoder_hidden_states, len(self.recorder.words)))
         return self.original(hidden_states, encoder_hidden_states=encoder_hidden_states, **rest)
 
-    def _shares(self, x: torch.Tensor, text: torch.Tensor) -> Float[torch.Tensor, "n heads pixels words"]:
-        own: Any = self.original
-        n = len(self.recorder.words)
-        query, key = own.to_q(x)[-n:], own.to_k(text)[-n:]  # all rows first: an adapter's are whole blocks
-        if own.norm_q is not None:
-            query = own.norm_q(query)
-        if own.norm_k is not None:
-            key = own.norm_k(key)
-        query, key = (part.unflatten(-1, (own.heads, -1)).transpose(1, 2).float() for part in (query, key))
-        return (query @ key.mT * own.scale).softmax(dim=-1)
+
+class _RecordedSelf(nn.Module):
+    """The same for attention to the picture itself."""
+
+    def __init__(self, original: nn.Module, recorder: Recorder):
+        super().__init__()
+        self.original, self.recorder = original, recorder
+
+    def forward(self, hidden_states: torch.Tensor, **rest: Any) -> torch.Tensor:
+        if hidden_states.shape[1] <= PIXELS:
+            with torch.no_grad():
+                self.recorder.add_near(shares(self.original, hidden_states, hidden_states, len(self.recorder.words)))
+        return self.original(hidden_states, **rest)
+
+
+def shares(
+    attention: Any, x: Float[torch.Tensor, "m pixels _"], asked: Float[torch.Tensor, "m keys _"], n: int
+) -> Float[torch.Tensor, "n heads pixels keys"]:
+    """Give what an attention's last n rows attend to, as its softmax says.
+
+    >>> attention = Attention(query_dim=8, cross_attention_dim=4, heads=2, dim_head=4)
+    >>> found = shares(attention, torch.ones(3, 9, 8), torch.ones(3, 5, 4), n=1)
+    >>> found.shape, bool(torch.allclose(found.sum(dim=-1), torch.ones(1)))
+    (torch.Size([1, 2, 9, 5]), True)
+    """
+    query, key = attention.to_q(x)[-n:], attention.to_k(asked)[-n:]  # all rows first: an adapter's are whole blocks
+    query, key = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2).float() for part in (query, key))
+    if attention.norm_q is not None:
+        query, key = attention.norm_q(query), attention.norm_k(key)
+    return (query @ key.mT * attention.scale).softmax(dim=-1)
 
 
 def mask(
@@ -192,9 +245,8 @@ def grown(masks: Bool[torch.Tensor, "n h w"], pixels: int) -> Bool[torch.Tensor,
 
 
 def _largest(found: np.ndarray, components: int, grow: int) -> np.ndarray:
-    labels, count = ndimage.label(found)
-    if count > components:
-        sizes = ndimage.sum_labels(found, labels, range(1, count + 1))
-        found = np.isin(labels, 1 + np.argsort(-sizes, kind="stable")[:components])
-    found = ndimage.binary_fill_holes(found)
-    return ndimage.binary_dilation(found, np.ones((3, 3)), iterations=grow) if grow else found
+    labels: Any = ndimage.label(found)[0]  # pyright: ignore[reportIndexIssue]
+    sizes = np.bincount(labels.ravel())[1:]
+    found = np.isin(labels, 1 + np.argsort(-sizes, kind="stable")[:components])
+    filled: Any = ndimage.binary_fill_holes(found)
+    return ndimage.binary_dilation(filled, np.ones((3, 3)), iterations=grow) if grow else filled

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
-from bayes_persona.errors import needs_extra
+from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
@@ -49,6 +49,9 @@ def invert(
         steps: Steps between picture and noise.
         seed: Names the noises; step k's depends on the seed and k alone, and is the same for all pictures.
 
+    Raises:
+        ConfigError: If the model predicts neither noise nor v, or noise where nothing but noise is left.
+
     >>> scheduler = DDIMScheduler(clip_sample=False)
     >>> kept = invert(scheduler, torch.ones(1, 4, 2, 2), lambda x, time: 0.1 * x, steps=4)
     >>> sorted(kept.missed), bool((kept.path[0] == 1).all())
@@ -60,7 +63,8 @@ def invert(
     for number, time in enumerate(reversed(times)):
         generator = torch.Generator().manual_seed(child(seed, "edit friendly", number))
         noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
-        path.append(scheduler.add_noise(latents, noise, torch.full((len(latents),), time, device=latents.device)))
+        at: Any = torch.full((len(latents),), time, device=latents.device)
+        path.append(scheduler.add_noise(latents, noise, at))
     missed = {}
     for number, time in enumerate(times):
         here, before = path[len(times) - number], path[len(times) - number - 1]
@@ -92,11 +96,24 @@ class Replay(DDIMScheduler):
         made.kept = kept
         return made
 
-    def step(self, model_output: Any, timestep: Any, sample: Any, eta: float = 1.0, **rest: Any) -> Any:
-        """Give DDPM's mean and what was missed at that time; nothing is drawn, whatever `eta`."""
+    def step(self, model_output: Any, timestep: Any, sample: Any, *_: Any, **__: Any) -> Any:
+        """Give DDPM's mean and what was missed at that time; nothing is drawn, whatever else is asked for."""
         missed = self.kept.missed[int(timestep)]
-        return (_mean(super(), model_output, int(timestep), sample) + missed.to(sample),)
+        return (_mean(self, model_output, int(timestep), sample) + missed.to(sample),)
 
 
 def _mean(scheduler: Any, guess: torch.Tensor, time: int, x: torch.Tensor) -> torch.Tensor:
-    return scheduler.step(guess, time, x, eta=1.0, variance_noise=torch.zeros_like(x), return_dict=False)[0]
+    """Give DDPM's mean of the latents before; diffusers' own step is NaN where the last signal is zero."""
+    said, alphas = scheduler.config, scheduler.alphas_cumprod.double()
+    to = time - said.num_train_timesteps // scheduler.num_inference_steps
+    alpha, after = float(alphas[time]), float(alphas[to] if to >= 0 else scheduler.final_alpha_cumprod)
+    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
+    if said.prediction_type == "v_prediction":
+        clean, noise = signal * x - spread * guess, signal * guess + spread * x
+    elif said.prediction_type == "epsilon" and signal > 0:
+        clean, noise = (x - spread * guess) / signal, guess
+    else:
+        kind = f"{said.prediction_type} at signal {signal:.2g}"
+        raise ConfigError(f"scheduler: predicts {kind}, from which no picture follows; use v_prediction")
+    variance = (1 - after) / (1 - alpha) * (1 - alpha / after)
+    return after**0.5 * clean + max(0.0, 1 - after - variance) ** 0.5 * noise

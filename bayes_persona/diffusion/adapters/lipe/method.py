@@ -1,9 +1,9 @@
 """Stage 1 of LIPE: the attention of a U-Net learns one person, and beside them anyone in every pose.
 
-L = E ‖ε − ε_θ(z_t, t, c)‖² over the photos + λ E ‖ε′ − ε_θ(z′_t, t, c′)‖² over pictures of anyone: DreamBooth's two terms
-(Ruiz et al. 2023), but captions of photos say pose, expression and scene, so that the token need not, and pictures of
-anyone are of many poses. What is learned is low-rank, so that a person is a small file, or every number of the
-attention layers, as the paper has it.
+L = E ‖ε − ε_θ(z_t, t, c)‖² over the photos + λ E ‖ε′ − ε_θ(z′_t, t, c′)‖² over pictures of anyone: DreamBooth's two
+terms (Ruiz et al. 2023), but captions of photos say pose, expression and scene, so that the token need not, and
+pictures of anyone are of many poses. What is learned is low-rank, so that a person is a small file, or every number of
+the attention layers, as the paper has it.
 """
 
 from collections.abc import Iterator, Mapping

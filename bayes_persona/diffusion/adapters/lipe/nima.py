@@ -63,7 +63,9 @@ class Config:
     threshold_target: float = 0.3
     """Where it goes: likewise. 1 leaves it out."""
     scales: tuple[int, ...] = ()
-    """Layers whose attention counts, by how many latent pixels theirs are wide; none are all. 4 is usual for SD and SDXL."""
+    """Layers whose attention counts, by how many latent pixels theirs are wide; none are all."""
+    spread: int = 5
+    """How often attention to the words is spread by the picture's attention to itself; the paper says nothing of it."""
     components: int = 1
     """Connected parts of a mask that are kept, the largest first."""
     grow: int = 1
@@ -78,7 +80,14 @@ class Config:
         for name in ("skip", "threshold_source", "threshold_target"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
-        for name, least in (("steps", 2), ("refinements", 0), ("guidance", 0), ("components", 1), ("grow", 0)):
+        for name, least in (
+            ("steps", 2),
+            ("refinements", 0),
+            ("guidance", 0),
+            ("components", 1),
+            ("grow", 0),
+            ("spread", 0),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         if self.feather is not None and self.feather < 0:
@@ -117,7 +126,8 @@ class Inverted(NamedTuple):
 class Edited(NamedTuple):
     """Edited photos, and what of them was painted anew.
 
-    >>> Edited(np.zeros((1, 8, 8, 3), np.uint8), torch.ones(1, 2, 2, dtype=torch.bool), torch.zeros(1, 4, 2, 2)).mask.sum()
+    >>> mask = torch.ones(1, 2, 2, dtype=torch.bool)
+    >>> Edited(np.zeros((1, 8, 8, 3), np.uint8), mask, torch.zeros(1, 4, 2, 2)).mask.sum()
     tensor(4)
     """
 
@@ -159,7 +169,8 @@ def invert(
     if len(pixels) != len(captions):
         raise MismatchError(f"captions: {len(captions)} for {len(pixels)} photos; give one for each")
     latents = encode(pipe, pixels).to(pipe.unet.dtype)
-    recorder = Recorder([positions(pipe, text, phrase) for text in captions], _shape(latents), config.scales)
+    words = [positions(pipe, text, phrase) for text in captions]
+    recorder = Recorder(words, _shape(latents), config.scales, config.spread)
     said = hidden(pipe, torch.tensor([_ids(pipe, text) for text in captions], device=latents.device))
     more = added(pipe, said)
     with ddim(pipe) as scheduler, cached_text(pipe.unet), recording(pipe.unet, recorder):
@@ -269,7 +280,7 @@ def editing(
         if inverted.kept is not None:
             scheduler = stack.enter_context(ddim(pipe, edit_friendly.Replay.of(scheduler, inverted.kept)))
         scheduler.set_timesteps(config.steps)
-        recorder = Recorder(words, _shape(inverted.path[0]), config.scales)
+        recorder = Recorder(words, _shape(inverted.path[0]), config.scales, config.spread)
         stack.enter_context(recording(pipe.unet, recorder))
         yield Nima(inverted.path, inverted.mask, scheduler.timesteps.tolist(), config, recorder)
 
@@ -321,9 +332,9 @@ def pasted(
 ) -> UInt8[np.ndarray, "n height width 3"]:
     """Put the photo back outside the mask, fading it in over some pixels beyond the mask's edge.
 
-    >>> black, white, left = np.zeros((1, 4, 8, 3), np.uint8), np.full((1, 4, 8, 3), 255, np.uint8), torch.zeros(1, 1, 2)
-    >>> left[..., 0] = 1
-    >>> pasted(black, white, left.bool(), 2)[0, 0, :, 0].tolist()
+    >>> black, white = np.zeros((1, 4, 8, 3), np.uint8), np.full((1, 4, 8, 3), 255, np.uint8)
+    >>> left = torch.tensor([[[True, False]]])
+    >>> pasted(black, white, left, 2)[0, 0, :, 0].tolist()
     [0, 0, 0, 0, 51, 153, 255, 255]
     """
     height, width = edits.shape[1:3]

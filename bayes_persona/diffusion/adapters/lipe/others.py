@@ -51,7 +51,7 @@ class Others:
 
     def __init__(self, pipe: DiffusionPipeline, pixels: UInt8[np.ndarray, "m h w 3"], captions: Sequence[str]):
         if not len(pixels) or len(pixels) != len(captions):
-            raise DataError(f"others: {len(pixels)} pictures and {len(captions)} captions; expected as many, at least 1")
+            raise DataError(f"others: {len(pixels)} pictures, {len(captions)} captions; expected as many, at least 1")
         self.latents = encode(pipe, pixels).float()
         self.tokens = torch.tensor([tokens(pipe, text) for text in captions], device=self.latents.device)
         self.fingerprint = fingerprint({"pixels": pixels, "tokens": self.tokens.cpu().numpy()})

@@ -62,11 +62,10 @@ def ddim(pipe: DiffusionPipeline, scheduler: DDIMScheduler | None = None) -> Ite
     >>> pipe.scheduler is before
     True
     """
-    own = pipe.scheduler
-    given = DDIMScheduler.from_config(own.config, clip_sample=False, thresholding=False)
-    scheduler: Any = given if scheduler is None else scheduler
+    own: Any = pipe.scheduler
+    plain: Any = DDIMScheduler.from_config(own.config, clip_sample=False, thresholding=False)
     try:
-        pipe.scheduler = scheduler
-        yield scheduler
+        pipe.scheduler = plain if scheduler is None else scheduler
+        yield pipe.scheduler
     finally:
         pipe.scheduler = own
