@@ -1,7 +1,7 @@
 """A random Stable Diffusion that is small enough to run in every test, and exact copies of what a network holds."""
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from bayes_persona.world import base_model
@@ -32,6 +32,19 @@ def tiny_xl(seed=0):
     other.pad_token = "a"
     parts = (pipe.vae, pipe.text_encoder, second, pipe.tokenizer, other, pipe.unet, pipe.scheduler)
     return StableDiffusionXLPipeline(*parts)
+
+
+def sdxl(seed=0):
+    """The same with the U-Net of SDXL's kind, which is told the summary of the text and the size of the picture."""
+    pipe = tiny_xl(seed)
+    sizes = {"cross_attention_dim": 40, "addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    own = {**pipe.unet.config, **sizes, "projection_class_embeddings_input_dim": 6 * 4 + 16}
+    del own["_use_default_values"]  # they would be used instead
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipe.unet = UNet2DConditionModel.from_config(own).eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def noise(*shape, seed=0):

@@ -52,8 +52,11 @@ class Config:
     """Of DDIM: evaluations of the U-Net, beyond the first, that make each step back more exact."""
     blend: bool = True
     """Whether the photo is blended in at all; without it this is plain inversion and regeneration."""
+    start: float = 0.0
+    """Share of the first steps forth in which all is the photo's: there is less noise to come from, so more of the
+    photo stays. Edit-friendly inversion is usually given 0.36."""
     skip: float = 0.1
-    """Share of the first steps forth that are not blended, so that a pose can move."""
+    """Share of the steps, the first after `start`, that are not blended, so that a pose can move."""
     low: int = 0
     """Blending is done at times from this one …"""
     high: int = 1000
@@ -77,7 +80,7 @@ class Config:
     """Names the noises of edit-friendly inversion."""
 
     def __post_init__(self):
-        for name in ("skip", "threshold_source", "threshold_target"):
+        for name in ("start", "skip", "threshold_source", "threshold_target"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
         for name, least in (
@@ -169,6 +172,7 @@ def invert(
     if len(pixels) != len(captions):
         raise MismatchError(f"captions: {len(captions)} for {len(pixels)} photos; give one for each")
     latents = encode(pipe, pixels).to(pipe.unet.dtype)
+    _require_grid(pipe, _shape(latents))
     words = [positions(pipe, text, phrase) for text in captions]
     recorder = Recorder(words, _shape(latents), config.scales, config.spread)
     said = hidden(pipe, torch.tensor([_ids(pipe, text) for text in captions], device=latents.device))
@@ -236,9 +240,12 @@ class Nima:
             goes = mask(self.recorder.maps, config.threshold_target, components=config.components, grow=0)
             found = found | goes.to(found.device)
         self.mask = grown(found, config.grow)
-        late = number >= round(config.skip * len(self.times))
-        if config.blend and late and config.low <= time <= config.high:
-            latents = torch.where(self.mask[:, None].to(latents.device), latents, self.path[-2 - number].to(latents))
+        own, steps = self.path[-2 - number].to(latents), len(self.times)
+        begin = round(config.start * steps)
+        if number < begin:
+            latents = own
+        elif config.blend and number >= begin + round(config.skip * steps) and config.low <= time <= config.high:
+            latents = torch.where(self.mask[:, None].to(latents.device), latents, own)
         self.latents = latents
         return latents
 
@@ -345,6 +352,14 @@ def pasted(
         near = torch.maximum(near, (2 * mean).clamp(max=1))
     share = near[:, 0, :, :, None].numpy()
     return (share * edits + (1 - share) * photos).round().astype(np.uint8)
+
+
+def _require_grid(pipe: DiffusionPipeline, shape: tuple[int, int]) -> None:
+    halved = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    if any(side % halved or side < 2 * halved for side in shape):
+        factor = pipe.vae_scale_factor * halved
+        have = f"{shape[1] * pipe.vae_scale_factor}×{shape[0] * pipe.vae_scale_factor}"
+        raise MismatchError(f"photos: {have}: both sides must be multiples of {factor}, at least {2 * factor}; resize")
 
 
 def _require_noise(path: Float[torch.Tensor, "k n c h w"]) -> None:
