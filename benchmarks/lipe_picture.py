@@ -25,19 +25,22 @@ def main(folder: Path = Path("docs"), people: int = 4) -> None:
     grid = figure.subplots(people, len(titles))
     for k, who in enumerate(splits.held_out(people, subjects.REPORT)):
         seed = child(subjects.REPORT, k)
-        wanted = lipe.edits(who, seed)
+        wanted = _only(lipe.edits(who, seed), SHOWN)
         person = lipe.learned(pipe, who, seed, f"report_{k}")
         edited = lipe.edited(pipe, *person, wanted, lipe.NIMA)
-        plain = lipe.edited(pipe, *person, wanted, lipe.PLAIN)
+        plain = lipe.edited(pipe, *person, _only(wanted, (1,)), lipe.PLAIN)
         masks, row = masks_shown(edited), [wanted.photo.render().pixels]
-        for each in SHOWN:
+        for each in range(len(SHOWN)):
             row += [masks[each], edited.pixels[each]]
-        for axis, picture, title in zip(grid[k], (*row, plain.pixels[SHOWN[-1]]), titles, strict=True):
+        for axis, picture, title in zip(grid[k], (*row, plain.pixels[0]), titles, strict=True):
             show(axis, picture, title if k == 0 else "")
-        for place, each in enumerate(SHOWN):
-            grid[k, 2 + 2 * place].set_xlabel(_asked(wanted, each), fontsize=9)
-        grid[k, -1].set_xlabel(_asked(wanted, SHOWN[-1]), fontsize=9)
+        for column, each in ((2, 0), (4, 1), (5, 1)):
+            grid[k, column].set_xlabel(_asked(wanted, each), fontsize=9)
     figure.savefig(folder / "lipe.png", dpi=100)
+
+
+def _only(wanted: lipe.Edits, which: tuple[int, ...]) -> lipe.Edits:
+    return lipe.Edits(wanted.photo, tuple(wanted.scenes[k] for k in which), tuple(wanted.asked[k] for k in which))
 
 
 def _asked(wanted: lipe.Edits, each: int) -> str:
