@@ -81,8 +81,8 @@ def edit(config: Annotated[EditConfig, tyro.conf.OmitArgPrefixes]) -> None:
             --caption "a sad robot facing left on the beach" --prompt "a happy robot facing left on the beach"
 
     Afterwards open index.html in the folder it names: before, mask and after. If too little changes, raise --guidance
-    or --skip; if too much does, lower --guidance, or try --inversion edit_friendly. If the mask misses a part of the
-    subject, lower --threshold.
+    or lower --start; if too much does, the other way round. If the mask misses a part of the subject, lower
+    --threshold.
     """
     with needs_extra("diffusion"):
         from bayes_persona.persona.edit import run

@@ -63,12 +63,14 @@ def run(config: Config, console: Console) -> nima.Edited:
     console.print(f"The photo shows: {escape(caption)}")
     how = nima.Config(
         steps=config.steps,
-        guidance=(1.0 if config.base is None else 7.5) if config.guidance is None else config.guidance,
+        guidance=(1.5 if config.base is None else 7.5) if config.guidance is None else config.guidance,
         inversion=config.inversion,
         refinements=config.refinements,
         threshold_source=config.threshold,
         threshold_target=config.threshold,
+        start=config.start,
         skip=config.skip,
+        grow=int(config.base is not None) if config.grow is None else config.grow,
         feather=config.feather,
         seed=config.seed,
     )

@@ -40,16 +40,21 @@ class Config:
     steps: int = 50
     """Steps between the photo and noise, and back."""
     guidance: float | None = None
-    """Classifier-free guidance; more follows the prompt and leaves the photo. Left out, 1 for the embedded model and
-    7.5 for others."""
-    inversion: Literal["ddim", "edit_friendly"] = "ddim"
-    """How the photo is walked back to noise: by DDIM, or with a noise for every step, which keeps more of the photo."""
+    """Classifier-free guidance; more follows the prompt and leaves the photo. Left out, 1.5 for the embedded model
+    and 7.5 for others."""
+    inversion: Literal["ddim", "edit_friendly"] = "edit_friendly"
+    """How the photo is walked back to noise: with a noise for every step, which keeps more of it, or by DDIM."""
     refinements: int = 0
     """Of DDIM: evaluations beyond the first that make each step back more exact."""
     threshold: float = 0.3
     """What counts as the subject, of the range of its words' attention; less paints more of the photo anew."""
+    start: float = 0.4
+    """Share of the first steps that the photo itself goes; less lets more change."""
     skip: float = 0.1
-    """Share of the first steps that are not blended with the photo, so that a pose can move."""
+    """Share of the steps, the first after those, that are not blended with the photo, so that a pose can move."""
+    grow: int | None = None
+    """Pixels, of the model's latents, by which the mask is grown; left out, 0 for the embedded model and 1 for
+    others, whose latents are finer."""
     feather: int | None = 2
     """Pixels over which the photo itself is faded in outside the mask; none leaves what the autoencoder gives."""
     seed: int = 0

@@ -19,7 +19,7 @@ from bayes_persona.diffusion.attach import attached
 from bayes_persona.seeds import generator
 from tests.diffusion.tiny import LATENT, noise, sdxl, snapshot, tiny, untouched
 
-WALK = nima.Config(steps=6, skip=0.0, grow=0)
+WALK = nima.Config(steps=6, guidance=3.0, inversion="ddim", start=0.0, skip=0.0, grow=0)
 SAID, ASKED = ["a robot facing left at night"], ["a happy robot facing right at night"]
 
 

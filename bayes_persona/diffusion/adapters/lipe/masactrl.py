@@ -84,7 +84,8 @@ def paint(
 
     >>> import numpy as np
     >>> from bayes_persona.diffusion.pipelines import load
-    >>> pipe, grey, quick = load(), np.full((1, 64, 64, 3), 128, np.uint8), nima.Config(steps=2)
+    >>> pipe, grey = load(), np.full((1, 64, 64, 3), 128, np.uint8)
+    >>> quick = nima.Config(steps=2, inversion="ddim")
     >>> inverted = nima.invert(pipe, grey, ["a robot"], "robot", quick)
     >>> paint(pipe, inverted, ["a robot"], ["a happy robot"], "robot", quick).pixels.shape
     (1, 64, 64, 3)

@@ -46,15 +46,15 @@ class Config:
     """Steps between photo and noise."""
     guidance: float = 3.0
     """Classifier-free guidance of the edit; the embedded base wants 3, Stable Diffusion about 7.5."""
-    inversion: Literal["ddim", "edit_friendly"] = "ddim"
-    """How a photo is walked back: by DDIM, or with a noise for every step."""
+    inversion: Literal["ddim", "edit_friendly"] = "edit_friendly"
+    """How a photo is walked back: by DDIM, or with a noise for every step, which gives it back exactly."""
     refinements: int = 0
     """Of DDIM: evaluations of the U-Net, beyond the first, that make each step back more exact."""
     blend: bool = True
     """Whether the photo is blended in at all; without it this is plain inversion and regeneration."""
-    start: float = 0.0
+    start: float = 0.4
     """Share of the first steps forth in which all is the photo's: there is less noise to come from, so more of the
-    photo stays. Edit-friendly inversion is usually given 0.36."""
+    photo stays. 0.36 in the paper of edit-friendly inversion; 0 is usual with DDIM."""
     skip: float = 0.1
     """Share of the steps, the first after `start`, that are not blended, so that a pose can move."""
     low: int = 0
@@ -71,8 +71,8 @@ class Config:
     """How often attention to the words is spread by the picture's attention to itself; the paper says nothing of it."""
     components: int = 1
     """Connected parts of a mask that are kept, the largest first."""
-    grow: int = 1
-    """Latent pixels by which the mask is grown."""
+    grow: int = 0
+    """Latent pixels by which the mask is grown; 1 is right for models with 64 of them along a side."""
     feather: int | None = None
     """Pixels over which the photo itself is faded in outside the mask, at the end; 0 is a hard edge. None leaves the
     edit as the autoencoder gives it, which changes the background a little."""
