@@ -13,6 +13,7 @@ import bayes_persona
 from bayes_persona.demo.config import Config as DemoConfig
 from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
 from bayes_persona.persona.config import Config as PersonalizeConfig
+from bayes_persona.persona.edit_config import Config as EditConfig
 from bayes_persona.persona.restore_config import Config as RestoreConfig
 from bayes_persona.persona.sweep_config import Config as SweepConfig
 from bayes_persona.rl.config import Config as RlConfig
@@ -67,6 +68,25 @@ def sweep(config: Annotated[SweepConfig, tyro.conf.OmitArgPrefixes]) -> None:
     """
     with needs_extra("diffusion"):
         from bayes_persona.persona.sweep import run
+
+    run(config, Console())
+
+
+def edit(config: Annotated[EditConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Change pose or expression of someone in a photo, and leave who it is and where it is: LIPE.
+
+    Learn the person first, from a few other photos whose captions say pose, expression and scene:
+
+        bayes-persona personalize --photos my_robot --superclass robot --method lipe --particles 1 --alpha 0
+        bayes-persona edit --photo r2.png --person personalized/personalization.safetensors \
+            --caption "a sad robot facing left on the beach" --prompt "a happy robot facing left on the beach"
+
+    Afterwards open index.html in the folder it names: before, mask and after. If too little changes, raise --guidance
+    or lower --start; if too much does, the other way round. If the mask misses a part of the subject, lower
+    --threshold.
+    """
+    with needs_extra("diffusion"):
+        from bayes_persona.persona.edit import run
 
     run(config, Console())
 
@@ -128,7 +148,8 @@ def info() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
-    commands = {"demo": demo, "personalize": personalize, "sweep": sweep, "restore": restore, "rl": rl, "info": info}
+    commands = {"demo": demo, "personalize": personalize, "sweep": sweep, "edit": edit, "restore": restore}
+    commands |= {"rl": rl, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)

@@ -7,7 +7,7 @@ al. 2024, arXiv 2403.14602) do. diffusers' DDIMInverseScheduler agrees with that
 v-prediction it turns v into noise with the wrong step's level, so its fixed point is not the inverse.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,6 +57,8 @@ def invert(
     prompts: Texts,
     config: Config | None = None,
     empty: Empty | None = None,
+    *,
+    added: Mapping[str, Any] | None = None,
 ) -> Float[torch.Tensor, "k n c h w"]:
     """Give the way from clean latents to the noise that they come from.
 
@@ -66,6 +68,7 @@ def invert(
         prompts: Encoded prompt of each picture.
         config: How to walk.
         empty: Encoded empty prompts; needed with guidance.
+        added: What else the U-Net is called with, as `text.added` gives it for SDXL.
 
     Returns:
         `steps + 1` latents: the first are the clean ones, the last the noise.
@@ -82,7 +85,7 @@ def invert(
     bayes_persona.errors.ConfigError: empty: guidance of 2.0 needs encoded empty prompts
     """
     config = Config() if config is None else config
-    predict = _Guided(pipe, latents, prompts, config, empty)
+    predict = _Guided(pipe, latents, prompts, config, empty, added)
     path = [latents]
     for step in reversed(list(walk(pipe, config.steps))):
         x = path[-1]
@@ -182,8 +185,8 @@ def walk(pipe: DiffusionPipeline, steps: int) -> Iterator[Walk]:
 class _Guided:
     """The U-Net's prediction with classifier-free guidance, in the pipeline's own order: empty prompts first."""
 
-    def __init__(self, pipe, latents: torch.Tensor, prompts: torch.Tensor, config: Config, empty: torch.Tensor | None):
-        self.unet, self.guidance = pipe.unet, config.guidance
+    def __init__(self, pipe: Any, latents: Any, prompts: Any, config: Config, empty: Any, added: Any = None):
+        self.unet, self.guidance, self.added = pipe.unet, config.guidance, {} if added is None else added
         if len(prompts) != len(latents):
             raise MismatchError(f"prompts: {len(prompts)} for {len(latents)} pictures; give one for each")
         if config.guidance == 1:
@@ -197,7 +200,8 @@ class _Guided:
 
     def __call__(self, x: torch.Tensor, time: int) -> torch.Tensor:
         blocks = len(self.texts) // max(len(x), 1)
-        guess = self.unet(torch.cat([x] * blocks), time, encoder_hidden_states=self.texts, return_dict=False)[0]
+        rows = torch.cat([x] * blocks)
+        guess = self.unet(rows, time, encoder_hidden_states=self.texts, return_dict=False, **self.added)[0]
         if blocks == 1:
             return guess
         without, with_text = guess.chunk(2)

@@ -25,8 +25,7 @@ def encode(pipe: DiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) -> Flo
     Raises:
         MismatchError: If a side is no multiple of the autoencoder's factor (4 for the embedded model, 8 for others).
 
-    >>> from diffusers import StableDiffusionPipeline
-    >>> from diffusers import AutoencoderTiny
+    >>> from diffusers import AutoencoderTiny, StableDiffusionPipeline
     >>> sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     >>> vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4)
     >>> pipe = StableDiffusionPipeline(vae, None, None, None, None, None, None, requires_safety_checker=False)
@@ -55,8 +54,7 @@ def decode(pipe: DiffusionPipeline, latents: Float[torch.Tensor, "n c h w"]) -> 
     Raises:
         DataError: If latents are NaN or infinite.
 
-    >>> from diffusers import StableDiffusionPipeline
-    >>> from diffusers import AutoencoderTiny
+    >>> from diffusers import AutoencoderTiny, StableDiffusionPipeline
     >>> sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     >>> vae = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4)
     >>> pipe = StableDiffusionPipeline(vae, None, None, None, None, None, None, requires_safety_checker=False)

@@ -144,7 +144,7 @@ class LowRank:
         """
         parts: dict[str, Part] = {}
         for name in dict.fromkeys(name.rpartition(".")[0] for name in params):
-            gate, down, up = _gate(name), params.get(f"{name}.down"), params.get(f"{name}.up")
+            gate, down, up = gate_of(name), params.get(f"{name}.down"), params.get(f"{name}.up")
             if gate not in gates or down is None or up is None or down.shape[1:2] != (self.rank,):
                 raise MismatchError(f"{name}: not learned by {self}; attach the adapter that was trained")
             amount = self._scaling * gates[gate]
@@ -241,8 +241,12 @@ def _around(
     return LowRankLinear(base, down, up, rows, scale)
 
 
-def _gate(name: str) -> str:
-    """Give the gate of a place in the U-Net."""
+def gate_of(name: str) -> str:
+    """Give the gate of a place in the U-Net.
+
+    >>> gate_of("mid_block.attentions.0.transformer_blocks.0.attn2.to_v")
+    'mid.value'
+    """
     return f"{BLOCKS.get(name.partition('.')[0])}.{_part(name)}"
 
 

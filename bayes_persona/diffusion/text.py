@@ -89,20 +89,28 @@ def hidden(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Hidden
     return Hidden(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two[0])
 
 
+def added(pipe: DiffusionPipeline, text: Hidden) -> dict[str, Any]:
+    """Give what else a U-Net is called with: of SDXL the summaries, and that pictures are whole and of its own size.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> added(load(), Hidden(torch.zeros(1, 40, 128)))
+    {}
+    """
+    if text.pooled is None:
+        return {}
+    side = float(size(pipe))
+    sizes = torch.tensor([side, side, 0, 0, side, side]).to(text.pooled)  # original, cut off at the top left, wanted
+    return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes.expand(len(text.pooled), -1)}}
+
+
 def conditions(pipe: DiffusionPipeline, text: Hidden) -> dict[str, Any]:
-    """Give what a U-Net is called with for texts, besides latents and times; of SDXL pictures are square and uncropped.
+    """Give all that a U-Net is called with, besides latents and times.
 
     >>> from bayes_persona.diffusion.pipelines import load
     >>> list(conditions(load(), Hidden(torch.zeros(1, 40, 128))))
     ['encoder_hidden_states']
     """
-    said: dict[str, Any] = {"encoder_hidden_states": text.states}
-    if text.pooled is None:
-        return said
-    side = size(pipe)  # pyright: ignore[reportArgumentType]
-    whole = torch.tensor([side, side, 0, 0, side, side]).to(text.pooled)
-    times = whole.expand(len(text.pooled), -1)
-    return {**said, "added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": times}}
+    return {"encoder_hidden_states": text.states, **added(pipe, text)}
 
 
 def ended(pipe: DiffusionPipeline, ids: Int[torch.Tensor, "n words"]) -> Bool[torch.Tensor, "n words"]:

@@ -31,8 +31,11 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
-    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "dual_pivot"] = "textual_inversion"
-    """How the model is told of the subject."""
+    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "lipe", "dual_pivot"] = (
+        "textual_inversion"
+    )
+    """How the model is told of the subject. `lipe` is for `bayes-persona edit`: captions should say pose, expression
+    and scene, and others.json among the photos may list prompts for pictures of anyone, which it learns as well."""
     token: str = "<me>"
     """The new word for the subject."""
     guide: Path | None = None

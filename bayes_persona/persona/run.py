@@ -25,7 +25,7 @@ from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import DataError, needs_extra
 from bayes_persona.files import save_json, write
-from bayes_persona.persona import celebrities, dual, plots, uncertainty
+from bayes_persona.persona import celebrities, dual, lipe, plots, uncertainty
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
@@ -34,7 +34,8 @@ from bayes_persona.seeds import child
 with needs_extra("diffusion"):
     from PIL import Image
 
-RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2, "dual_pivot": 5e-3}
+RATES = {"textual_inversion": 2e-2, "low_rank": 1e-2, "perfusion": 5e-3, "celeb_basis": 2e-2}
+RATES |= {"lipe": 1e-2, "dual_pivot": 5e-3}
 """Learning rates: what benchmarks/world.py found good for the first two, and first guesses for the others."""
 EMBEDDED, WEB = "{token} the {superclass}", "{token} {superclass}"
 """How a prompt names the subject: in the embedded model's grammar, and for models of the web's captions."""
@@ -90,6 +91,8 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 def _adapter(config: Config, pipe: Any, subject: Subject, shown: Shown) -> Adapter:
     if config.method == "celeb_basis":
         return celebrities.method(pipe, subject, shown.pixels, embedded=config.base is None)
+    if config.method == "lipe":
+        return lipe.method(pipe, subject, config.photos, config.out / "others", embedded=config.base is None)
     if config.method == "dual_pivot":
         return dual.method(pipe, subject, config.guide, embedded=config.base is None)
     return {"textual_inversion": TextualInversion, "low_rank": LowRank, "perfusion": Perfusion}[config.method](subject)
@@ -99,7 +102,10 @@ def _photos(config: Config, pipe: Any, console: Console) -> tuple[Shown, tuple[t
     found = photos.read(config.photos, pipelines.size(pipe))
     for name, reason in found.skipped:
         console.print(f"[yellow]skipped[/yellow] {escape(name)}: {escape(reason)}")
-    captions = tuple("{subject}" if caption is None else caption for caption in found.captions)
+    if config.method == "lipe":
+        captions = lipe.said(found, config.superclass, embedded=config.base is None)
+    else:
+        captions = tuple("{subject}" if caption is None else caption for caption in found.captions)
     where = masks.read(config.photos, found.names, pipelines.size(pipe))
     if where is None and config.segmenter is not None:
         where = masks.ClipSeg(config.segmenter)(found.pixels, config.superclass)
