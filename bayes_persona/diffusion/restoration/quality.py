@@ -24,7 +24,7 @@ class Metric(Protocol):
     """
 
     def __call__(
-        self, pixels: UInt8[np.ndarray, "n h w 3"], truth: UInt8[np.ndarray, "m _h _w 3"]
+        self, pixels: UInt8[np.ndarray, "n h w 3"], truth: UInt8[np.ndarray, "m _h _w 3"], /
     ) -> Float[np.ndarray, " n"] | float:
         """Give a number for each picture, or one for all where it compares sets."""
         ...
