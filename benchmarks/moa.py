@@ -258,8 +258,8 @@ def context(bench: Bench, command: str) -> list[Row]:
 
 def never(kind: str) -> np.ndarray:
     """Give the pixels in which pictures of a kind show no subject."""
-    people = [who for who in splits.base(16, 0) if who.superclass == kind]
-    shown = [one.render().masks[0] for who in people for one in splits.photos(who, 40, seed=0)]
+    people = [who for who in splits.base(400, 0) if who.superclass == kind]
+    shown = [one.render().masks[0] for who in people for one in splits.photos(who, 2, seed=0)]
     return np.mean(shown, axis=0) < NEVER
 
 
