@@ -1,0 +1,347 @@
+"""Tuning a personalized pipeline: C-PSRL over its knobs, with a causal graph of what each may move.
+
+The controls are actions, the qualities of the pictures are the state. A generation at a setting is an intervention, so
+nothing confounds what is learned of it. Every quality has a few knobs as its causes; which, is half known beforehand (a
+graph from knobs to qualities, edges certain, likely or forbidden) and learned from the generations, as C-PSRL does it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float, Int
+
+from bayes_persona import loop
+from bayes_persona.cpsrl import agents, factors, structure
+from bayes_persona.cpsrl import graph as graphs
+from bayes_persona.cpsrl.compiled import candidates, sizes
+from bayes_persona.cpsrl.env import FactoredSpec
+from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.persona import knobs as turning
+from bayes_persona.persona.knobs import GUIDANCE, Knob
+from bayes_persona.persona.session import QUALITIES, Generates, Quality, Recorded, utility
+
+with needs_extra("jax"):
+    import gymnasium
+    import jax
+    from gymnasium.spaces import Discrete, MultiDiscrete
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a tuning session goes.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+
+    >>> Config(budget=0)
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: budget: expected at least one generation, got 0
+    """
+
+    budget: int = 20
+    """Generations in all."""
+    horizon: int = 1
+    """Generations of an episode: the agent learns after each episode, and plans for the next."""
+    alpha: float = 0.1
+    """How many times each level of a quality was seen before the data, for each setting of its causes."""
+    max_parents: int = 2
+    """Knobs that may cause one quality, at most."""
+
+    def __post_init__(self):
+        if self.budget < 1:
+            raise ConfigError(f"budget: expected at least one generation, got {self.budget}")
+        if not 1 <= self.horizon <= self.budget:
+            raise ConfigError(f"horizon: expected 1 to the budget of {self.budget}, got {self.horizon}")
+        if self.max_parents < 1:
+            raise ConfigError(f"max_parents: expected at least 1, got {self.max_parents}")
+
+
+class Tuning(gymnasium.Env[np.ndarray, Any]):
+    """A Gymnasium environment: an action is a setting of all knobs, an observation the levels of all qualities.
+
+    An episode begins at the lowest level of everything, as nothing has been made yet. The reward is the utility of the
+    middle of the levels; `info` has the qualities themselves, and their utility.
+
+    Args:
+        session: What makes pictures; None is a session that was recorded and comes with the package.
+        qualities: What counts, and how it is cut into levels; those that the session knows of `session.QUALITIES`.
+
+    Raises:
+        ConfigError: If the session does not know a quality.
+
+    >>> env = Tuning()
+    >>> levels, _ = env.reset(seed=0)
+    >>> levels, reward, *_ = env.step(env.action_space.sample())
+    >>> 0 <= reward <= 1
+    True
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012, as Gymnasium has it
+
+    def __init__(
+        self,
+        session: Generates | None = None,
+        qualities: Sequence[Quality] = QUALITIES,
+        render_mode: str | None = None,
+    ):
+        if render_mode not in (None, "ansi"):
+            raise ConfigError(f"render_mode: expected None or ansi, got {render_mode!r}")
+        self.session: Generates = shipped() if session is None else session
+        self.qualities = tuple(one for one in qualities if one.name in self.session.names)
+        if strange := [one.name for one in qualities if one.name not in (*self.session.names, "context")]:
+            raise ConfigError(f"qualities: the session knows no {strange[0]}, but {', '.join(self.session.names)}")
+        self.render_mode = render_mode
+        self.observation_space = MultiDiscrete([one.levels for one in self.qualities])
+        places = [len(knob.values) for knob in self.session.knobs]
+        self.action_space = Discrete(places[0]) if len(places) == 1 else MultiDiscrete(places)
+        self.history: list[Made] = []
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; `history` goes on."""
+        super().reset(seed=seed)
+        return np.zeros(len(self.qualities), np.int64), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Make pictures at a setting.
+
+        Raises:
+            DataError: If the session gives NaN or an infinite number.
+        """
+        places = np.atleast_1d(action)
+        values = self.session(places, seed=int(self.np_random.integers(2**53)))
+        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+            raise DataError(f"session: gave {values[bad[0]]} for {bad[0]}; mend its scorer")
+        levels = np.array([one.level(values[one.name]) for one in self.qualities])
+        worth = utility(self.qualities, values)
+        self.history.append(Made(tuple(map(int, places)), values, worth))
+        reward = float(self._rewards()[0, np.ravel_multi_index(tuple(levels), [one.levels for one in self.qualities])])
+        return levels, reward, False, False, {**values, "utility": worth}
+
+    def render(self) -> Any:
+        """Give the last setting and what came of it, in words."""
+        if self.render_mode is None or not self.history:
+            return "" if self.render_mode else None
+        last = self.history[-1]
+        lines = [f"{name} = {value:g}" for name, value in turning.described(self.session.knobs, last.places).items()]
+        return "\n".join([*lines, *(f"{name}: {value:.3f}" for name, value in last.values.items())])
+
+    def fmdp_spec(self) -> FactoredSpec:
+        """Give the variables and the utility; how settings make qualities is known of a recorded session alone."""
+        states = {one.name: one.levels for one in self.qualities}
+        actions = {knob.name: len(knob.values) for knob in self.session.knobs}
+        count = int(np.prod(list(states.values())))
+        laws = [np.tile(law, (count, 1)) for law in self._laws()]
+        rewards = self._rewards()
+        initial = np.eye(count)[0]
+        return FactoredSpec(states, actions, rewards, np.zeros((1, count), bool), initial, tuple(laws))
+
+    def _rewards(self) -> Float[np.ndarray, "1 s"]:
+        weights = np.array([one.weight for one in self.qualities])
+        shares = np.meshgrid(*(one.shares for one in self.qualities), indexing="ij")
+        return np.tensordot(weights / weights.sum(), np.stack(shares), axes=1).reshape(1, -1)
+
+    def _laws(self) -> list[Float[np.ndarray, "settings levels"]]:
+        every = turning.settings(self.session.knobs)
+        if not isinstance(self.session, Recorded):
+            return [np.full((every, one.levels), 1 / one.levels) for one in self.qualities]
+        laws = []
+        for one in self.qualities:
+            values = self.session.values[:, :, self.session.names.index(one.name)]
+            levels = np.vectorize(one.level)(values)
+            laws.append((levels[:, :, None] == np.arange(one.levels)).mean(axis=1))
+        return laws
+
+
+class Made(NamedTuple):
+    """One generation.
+
+    >>> Made((0, 1), {"identity": 0.7}, 0.5).utility
+    0.5
+    """
+
+    places: tuple[int, ...]
+    values: dict[str, float]
+    utility: float
+
+
+class Tuned(NamedTuple):
+    """What a tuning session found.
+
+    >>> Tuned((1,), {"guidance": 3.0}, 0.7, (), nx.DiGraph()).setting
+    {'guidance': 3.0}
+    """
+
+    places: tuple[int, ...]
+    """The best setting: of the highest expected utility, by all that was seen."""
+    setting: dict[str, float]
+    """The same in numbers."""
+    expected: float
+    """Its expected utility."""
+    history: tuple[Made, ...]
+    """Every generation."""
+    edges: nx.DiGraph
+    """From knobs to qualities, with their posterior `probability`."""
+
+
+def beliefs(knobs: Sequence[Knob], qualities: Sequence[Quality], causes: nx.DiGraph | None = None) -> nx.DiGraph:
+    """Complete what is known of causes: the quality of one picture is no cause of the next one's.
+
+    Args:
+        knobs: The causes.
+        qualities: The effects.
+        causes: Edges from knobs to qualities, by their names: certain, or with `probability`; None is `usual`.
+
+    Raises:
+        ConfigError: If the graph speaks of knobs or qualities that there are not.
+
+    >>> two = [Knob("scale", (0.5, 1.0)), Knob("guidance", (1.0, 3.0))]
+    >>> known = beliefs(two, QUALITIES[:1], nx.DiGraph([("scale", "identity")]))
+    >>> sorted(known.edges(data="probability"))
+    [('identity', "identity'", 0.0), ('scale', "identity'", None)]
+    """
+    causes = usual(knobs, qualities) if causes is None else causes
+    names, effects = {knob.name for knob in knobs}, {one.name for one in qualities}
+    for cause, effect in causes.edges:
+        if cause not in names or effect not in effects:
+            raise ConfigError(
+                f"graph: {cause} → {effect}: expected edges from {', '.join(sorted(names))} to "
+                f"{', '.join(sorted(effects))}"
+            )
+    known = nx.DiGraph()
+    known.add_edges_from((cause, f"{effect}'", data) for cause, effect, data in causes.edges(data=True))
+    known.add_edges_from((one, f"{two}'", {"probability": 0.0}) for one in effects for two in effects)
+    return known
+
+
+LIKELY, UNLIKELY = 0.8, 0.2
+"""What `usual` says of an edge that people would bet on, and against."""
+
+
+def usual(knobs: Sequence[Knob], qualities: Sequence[Quality]) -> nx.DiGraph:
+    """Give what people who tune by hand believe: gates and scales move who it is, guidance what the prompt gets.
+
+    An adapter's own knobs likely move identity and context, guidance the prompt; gates likely move identity, the middle
+    and the way up more than the way down.
+
+    >>> found = usual([Knob("scale", (0.5, 1.0)), Knob("guidance", (1.0, 3.0))], QUALITIES)
+    >>> found.edges["guidance", "prompt"]["probability"], found.edges["guidance", "context"]["probability"]
+    (0.8, 0.2)
+    """
+    graph = nx.DiGraph()
+    for knob in knobs:
+        for one in qualities:
+            if knob.name == GUIDANCE:
+                probability = LIKELY if one.name == "prompt" else UNLIKELY
+            elif knob.gates:
+                probability = UNLIKELY if one.name == "prompt" else 0.5
+            else:
+                probability = 0.5 if one.name == "prompt" else LIKELY
+            graph.add_edge(knob.name, one.name, probability=probability)
+    return graph
+
+
+def tune(
+    env: Tuning,
+    causes: nx.DiGraph | None = None,
+    config: Config | None = None,
+    *,
+    seed: int = 0,
+    folder: Any = None,
+    title: str | None = None,
+) -> Tuned:
+    """Spend a budget of generations, and give the best setting.
+
+    Args:
+        env: The environment; its history begins anew.
+        causes: What is known of causes (`beliefs`).
+        config: How.
+        seed: Names the run.
+        folder: Where to keep checkpoints; None keeps nothing.
+        title: Name beside the progress bar; None shows none.
+
+    Raises:
+        ConfigError: If the graph speaks of knobs or qualities that there are not.
+        DataError: If the session gives NaN.
+
+    >>> found = tune(Tuning(), config=Config(budget=2))
+    >>> len(found.history), 0 <= found.expected <= 1
+    (2, True)
+    """
+    config = Config() if config is None else config
+    spec = env.fmdp_spec()
+    knobs = env.session.knobs
+    most = min(config.max_parents, len(knobs))
+    prior = graphs.prior(spec, beliefs(knobs, env.qualities, causes), max_parents=most)
+    kernel = agents.kernel(agents.Config(horizon=config.horizon, alpha=config.alpha), env, prior)
+    env.history.clear()
+    state, _ = loop.run(kernel, steps=config.budget // config.horizon, seed=seed, folder=folder, title=title)
+    worth = expected(prior, state, config.alpha)
+    best = int(worth.argmax())
+    places = tuple(int(k) for k in np.unravel_index(best, [len(knob.values) for knob in knobs]))
+    edges = structure.edge_marginals(prior, state)
+    shown = nx.DiGraph()
+    shown.add_edges_from(
+        (cause, effect.removesuffix("'"), data)
+        for cause, effect, data in edges.edges(data=True)
+        if cause in {knob.name for knob in knobs}
+    )
+    history = tuple(env.history)
+    return Tuned(places, turning.described(knobs, places), float(worth[best]), history, shown)
+
+
+def expected(prior: graphs.GraphPrior, state: structure.State, alpha: float) -> Float[np.ndarray, " settings"]:
+    """Give the posterior expectation of the utility of every setting, over graphs and tables.
+
+    >>> env = Tuning()
+    >>> prior = graphs.prior(env.fmdp_spec(), beliefs(env.session.knobs, env.qualities), max_parents=1)
+    >>> bool(np.allclose(expected(prior, structure.init(prior), 1.0), 0.5))  # nothing was seen
+    True
+    """
+    spec: Any = prior.spec
+    with jax.enable_x64(True):
+        laws = factors.mean(candidates(prior), sizes(prior), state, alpha)
+        laws = [np.asarray(law)[: spec.action_count] for law in laws]  # the state before is no cause
+    reward = spec.reward[0].reshape(list(spec.states.values()))
+    out = np.zeros(spec.action_count)
+    for number, law in enumerate(laws):  # the utility is a sum over qualities
+        others = tuple(axis for axis in range(reward.ndim) if axis != number)
+        share = reward.mean(axis=others)
+        out += law @ (share - reward.mean())
+    return out + reward.mean()
+
+
+def best_of(history: Sequence[Made]) -> tuple[int, ...]:
+    """Give the setting of the best generation: what is left to those who learn no model.
+
+    >>> best_of([Made((0,), {}, 0.2), Made((1,), {}, 0.7)])
+    (1,)
+    """
+    return max(history, key=lambda made: made.utility).places
+
+
+def levels(history: Sequence[Made], qualities: Sequence[Quality]) -> Int[np.ndarray, "n qualities"]:
+    """Give the levels of all generations.
+
+    >>> levels([Made((0,), {"identity": 0.95}, 0.9)], QUALITIES[:1]).tolist()
+    [[4]]
+    """
+    return np.array([[one.level(made.values[one.name]) for one in qualities] for made in history])
+
+
+def shipped() -> Recorded:
+    """Give the session that comes with the package: a man whom low-rank updates learned, in the embedded model.
+
+    >>> shipped().names
+    ('identity', 'prompt', 'context')
+    """
+    from importlib.resources import files
+
+    from bayes_persona.persona import session
+
+    return session.load(str(files("bayes_persona.persona") / "assets" / "tuning.safetensors"))
