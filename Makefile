@@ -32,6 +32,10 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.rl.run
 	$(BIN)/python -m benchmarks.perfusion
 	$(BIN)/python -m benchmarks.celeb
+	$(BIN)/python -m benchmarks.moa
+	$(BIN)/python -m benchmarks.lipe
+	$(BIN)/python -m benchmarks.dual
+	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.transfer.conditions
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))

@@ -51,7 +51,9 @@ def meaning(pipe: DiffusionPipeline, text: str) -> Float[torch.Tensor, " width"]
     return embeddings(pipe, ids).mean(dim=0).cpu()
 
 
-def embeddings(pipe: DiffusionPipeline, ids: Sequence[int]) -> Float[torch.Tensor, "n width"]:
+def embeddings(
+    pipe: DiffusionPipeline, ids: Sequence[int] | Int[torch.Tensor, "*n"]
+) -> Float[torch.Tensor, "*n width"]:
     """Give the embeddings of tokens; of SDXL those of both text encoders, side by side.
 
     Raises:
