@@ -2,10 +2,13 @@
 
 import io
 
+import networkx as nx
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from bayes_persona.cpsrl import plots as causes
 from bayes_persona.errors import needs_extra
+from bayes_persona.pictures import COLOURS
 
 with needs_extra("diffusion"):
     import matplotlib
@@ -70,6 +73,24 @@ def routers(
         for k, name in enumerate(names):
             heat(axes[row, k + 1], maps[row, k], 1.0, name if row == 0 else "")
     figure.colorbar(ScalarMappable(Normalize(0, 1), "magma"), ax=axes[:, -1], shrink=0.9, label="share of the expert")
+    return svg(figure)
+
+
+def tuning(utilities: Float[np.ndarray, " n"], edges: nx.DiGraph) -> str:
+    """Show the utility of every generation, the best one so far, and what was learned of which knob moves what.
+
+    >>> tuning(np.array([0.2, 0.7]), nx.DiGraph([("scale", "identity", {"probability": 0.9})]))[:4]
+    '<svg'
+    """
+    names = len({cause for cause, _ in edges.edges})
+    figure = Figure(figsize=(9.0, max(2.8, 0.42 * names + 0.9)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    n = np.arange(1, len(utilities) + 1)
+    left.scatter(n, utilities, s=22, color=COLOURS[0], alpha=0.6, label="one generation")
+    left.step(n, np.maximum.accumulate(utilities), where="post", color=COLOURS[1], label="best so far")
+    left.set(xlabel="generation", ylabel="utility", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=9, loc="lower right")
+    causes.graph(edges, title="which knob moves which quality", ax=right)
     return svg(figure)
 
 
