@@ -45,6 +45,7 @@ def swapped(
         ConfigError: If the prompt does not speak of a subject, or there is nobody.
 
     >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
     >>> swapped(pipe, method, [], "a robot <me>", torch.zeros(1, 4, 8, 8))
@@ -77,6 +78,7 @@ def morphed(
         ConfigError: If the prompt does not speak of a subject, or there are fewer than two steps.
 
     >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
     >>> morphed(pipe, method, {}, {}, "a robot <me>", torch.zeros(1, 4, 8, 8), steps=1)
@@ -137,6 +139,7 @@ def placed(
         DataError: If pictures are not of the model's size, or masks not of the pictures'; or if the way back diverges.
 
     >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
     >>> placed(pipe, method, {}, np.zeros((1, 8, 8, 3), np.uint8), ["a robot at night"])

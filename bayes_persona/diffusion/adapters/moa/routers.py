@@ -63,6 +63,7 @@ def routed(
         ConfigError: If a prompt does not speak of a subject.
 
     >>> from bayes_persona.diffusion.adapters.moa.method import Cast, Mixture, mixtures
+    >>> from diffusers import StableDiffusionPipeline
     >>> pipe = StableDiffusionPipeline(None, None, None, None, None, None, None, requires_safety_checker=False)
     >>> method = MoA(Cast("robot"), Mixture(mixtures.Config(feature=1), {}, base="…", encoder="…"), ((0.0,),))
     >>> routed(pipe, method, {}, ["a robot at night"], torch.zeros(1, 4, 8, 8))
