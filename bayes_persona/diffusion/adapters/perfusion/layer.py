@@ -52,6 +52,7 @@ class Inputs:
         self.gram = gram  # G_ab = i*_aᵀ C⁻¹ i*_b
         self.lengths = lengths  # ‖i*‖² in the metric of C⁻¹
         self._last: tuple[weakref.ref[torch.Tensor], int, torch.Tensor] | None = None
+        self._shared: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def products(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
         """Give ⟨i*, e⟩ of every token with the concepts of its row's member.
@@ -70,6 +71,25 @@ class Inputs:
         """Give s = ⟨i*, e⟩ / ‖i*‖²."""
         member = members_of(self.rows, len(x)).to(x.device)
         return self.products(x) / self.lengths[member][:, None, :]
+
+    def shares(
+        self,
+        x: Float[torch.Tensor, "n t d"],
+        beta: Float[torch.Tensor, " c"],
+        tau: Float[torch.Tensor, " c"],
+        amount: Float[torch.Tensor, " c"],
+    ) -> Float[torch.Tensor, "n t two_c"]:
+        """Give how much of each concept's output is put into every token, and how much of its input is taken out.
+
+        Layers with the same gates are given what was computed for the first of them.
+        """
+        products, gates = self.products(x), torch.stack([beta, tau, amount])
+        if self._shared is not None and self._shared[0] is products and torch.equal(self._shared[1], gates):
+            return self._shared[2]
+        found = torch.cat([amount * torch.sigmoid((self.similarity(x) - beta) / tau), -products], dim=-1)
+        keeps = self._last is not None and self._last[2] is products and not found.requires_grad
+        self._shared = (products, gates, found) if keeps else None
+        return found
 
 
 class RankOneLinear(OfText):
@@ -123,6 +143,7 @@ class RankOneLinear(OfText):
             taken = torch.linalg.inv(inputs.gram) * self.amount
             self.taken = taken @ (inputs.input @ weight.float().mT)
             self.shut = not bool(self.amount.any())
+        self._kept: tuple[tuple[int, int, torch.device], torch.Tensor] | None = None
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -137,9 +158,23 @@ class RankOneLinear(OfText):
         out = self.base(x)
         if self.shut:
             return out
-        member = members_of(self.inputs.rows, len(x)).to(x.device)
-        gates = self.amount * torch.sigmoid((self.inputs.similarity(x) - self.beta) / self.tau)
-        # what is put in and what is taken out in one product, added to the projection in the same pass
-        shares = torch.cat([gates, -self.inputs.products(x)], dim=-1)
-        table = torch.cat([self.output.float(), self.taken], dim=1)[member]
+        shares = self.inputs.shares(x, self.beta, self.tau, self.amount)
+        # what is put in and what is taken out in one product, added to the projection where it is
+        table = self._table(x)
+        if out.dtype == torch.float32:
+            return out.baddbmm_(shares, table)
         return torch.baddbmm(out.float(), shares, table).to(out.dtype)
+
+    def _table(self, x: torch.Tensor) -> torch.Tensor:
+        """Give what each row puts in and takes out; without gradients it is kept for the next text of as many rows."""
+        if self.output.requires_grad or self.output.is_inference():
+            kept = None
+        else:
+            kept = (self.output._version, len(x), x.device)
+        if kept is None or self._kept is None or self._kept[0] != kept:
+            member = members_of(self.inputs.rows, len(x)).to(x.device)
+            table = torch.cat([self.output.float(), self.taken], dim=1)[member]
+            if kept is None:
+                return table
+            self._kept = (kept, table)
+        return self._kept[1]
