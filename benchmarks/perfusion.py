@@ -36,7 +36,7 @@ from bayes_persona.world import oracles, splits
 from bayes_persona.world.draw import Identity
 from benchmarks import subjects, world
 from benchmarks.kept import kept
-from benchmarks.rows import Row, row, save
+from benchmarks.rows import Row, ratio, row, save
 
 Part = Literal["layer", "size", "cost", "rates", "compare", "two", "ablation"]
 PARTS = ("layer", "size", "cost", "rates", "compare", "two", "ablation")
@@ -203,16 +203,23 @@ def cost(config: Config) -> list[Row]:
         for at in range(999, 0, -40):  # the 25 steps of a picture, guidance included
             pipe.unet(start, at, text)
 
-    ratios = []
-    for turn in range(-2, 20):
-        _, slow = _timed(partial(steps, _text(pipe, f"a {who.superclass}")))
+    def plain() -> float:
+        return _timed(partial(steps, _text(pipe, f"a {who.superclass}")))[1]
+
+    def subject() -> float:
         with method.attached(pipe, params, torch.tensor([0])), cached_text(pipe.unet):
-            _, quick = _timed(partial(steps, _text(pipe, method.subject.phrase)))
+            return _timed(partial(steps, _text(pipe, method.subject.phrase)))[1]
+
+    with_it, without = [], []
+    for turn in range(-2, 60):  # who is first takes turns, too
+        first, second = (plain, subject) if turn % 2 else (subject, plain)
+        found = {first: first(), second: second()}
         if turn >= 0:
-            ratios.append(quick / slow)
+            with_it.append(found[subject])
+            without.append(found[plain])
     seconds = time.perf_counter() - started
     unit = "seconds of 25 steps with a subject, text kept / of the plain U-Net"
-    return [row("perfusion.generation_overhead", ratios, unit, command=command, seconds=seconds)]
+    return [ratio("perfusion.generation_overhead", with_it, without, unit, command=command, seconds=seconds)]
 
 
 def rates(config: Config) -> list[Row]:
