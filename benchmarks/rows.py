@@ -56,6 +56,7 @@ HEADLINES = {
     "world.low_rank.fidelity": "DreamBooth-LoRA: the same",
     "moa.identity_error": "Mixture-of-Attention, nothing trained for the person: error of identity",
     "moa.background_prior_weight": "the same: share of the prior outside subjects",
+    "moa.context_change_ratio_lora_over_moa": "people swapped at one seed, change of everything else: LoRA's / MoA's",
     "moa.two_subjects": "the same: both of two people recognised, and not swapped",
     "lipe.edit_success": "LIPE: photos edited as asked (pose, expression)",
     "lipe.background_psnr": "the same: dB outside the subject",
