@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
-from bayes_persona.errors import DataError
+from bayes_persona.errors import DataError, needs_extra
+
+with needs_extra("diffusion"):
+    from scipy import stats
 
 LEVELS = (0.5, 0.8, 0.95)
 """Of the intervals that are usually looked at."""

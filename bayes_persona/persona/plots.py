@@ -6,7 +6,6 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from bayes_persona.cpsrl import plots as causes
 from bayes_persona.errors import needs_extra
 from bayes_persona.pictures import COLOURS
 
@@ -82,6 +81,8 @@ def tuning(utilities: Float[np.ndarray, " n"], edges: nx.DiGraph) -> str:
     >>> tuning(np.array([0.2, 0.7]), nx.DiGraph([("scale", "identity", {"probability": 0.9})]))[:4]
     '<svg'
     """
+    from bayes_persona.cpsrl import plots as causes  # only those who tune need the room of causes
+
     names = len({cause for cause, _ in edges.edges})
     figure = Figure(figsize=(9.0, max(2.8, 0.42 * names + 0.9)), layout="constrained")
     left, right = figure.subplots(1, 2)
