@@ -40,9 +40,9 @@ from benchmarks.rows import Row, ratio, row, save
 
 Part = Literal["layer", "size", "cost", "rates", "compare", "two", "ablation"]
 PARTS = ("layer", "size", "cost", "rates", "compare", "two", "ablation")
-DRAW = Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=5e-3)
-"""As many steps and rows as the baselines have."""
-BETAS = (0.4, 0.5, 0.6, 0.7)
+DRAW = Draw(alpha=0.0, weights="even", steps=200, rows=8, rate=5e-2)
+"""As many steps and rows as the baselines have, and the rate that `rates` chose."""
+BETAS = (0.5, 0.6, 0.7, 0.8)
 """The sweep."""
 GRID = (2e-3, 5e-3, 2e-2, 5e-2)
 """As many rates as the baselines were given, on identities that are never reported."""
@@ -57,7 +57,7 @@ class Config:
 
     only: tuple[Part, ...] = PARTS
     """Parts to measure; the rows of the others are kept."""
-    identities: int = 12
+    identities: int = 16
     """Held-out identities that methods are judged on."""
     tuned: int = 4
     """Other held-out identities, that settings are chosen on."""

@@ -23,6 +23,7 @@ from bayes_persona.cpsrl.env import flat
 from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.low_rank import LowRank
+from bayes_persona.persona import causes as causing
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona import session as sessions
 from bayes_persona.persona import tuning
@@ -93,7 +94,7 @@ def with_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
 
 def without_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
     spec = env.fmdp_spec()
-    known = tuning.beliefs(env.session.knobs, env.qualities, nx.DiGraph())
+    known = causing.beliefs(env.session.knobs, env.qualities, nx.DiGraph())
     prior = graphs.prior(spec, known, max_parents=2)
     config = agents.Config(horizon=1, alpha=0.1)
     state, _ = loop.run(agents.kernel(config, env, prior), steps=budget, seed=seed)

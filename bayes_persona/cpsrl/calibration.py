@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.cpsrl import structure
 from bayes_persona.cpsrl.graph import GraphPrior
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
@@ -50,12 +51,8 @@ class Config:
     """The parameter that the posterior assumes: the same, unless another is given, to see that it is noticed."""
 
     def __post_init__(self):
-        for name, value in (("repetitions", self.repetitions), ("moves", self.moves)):
-            if value < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {value}")
-        for name, value in (("alpha", self.alpha), ("assumed", self.assumed)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name}: expected a finite number above 0, got {value}")
+        ranges.at_least(self, 1, "repetitions", "moves")
+        ranges.positive(self, "alpha", "assumed")
 
 
 class Ranks(NamedTuple):

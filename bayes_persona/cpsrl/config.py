@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 
 Method = Literal["psrl", "map", "mean", "ucbvi", "rlsvi"]
@@ -40,16 +39,12 @@ class Config:
     """known, or learned: normal_gamma for any numbers, beta_bernoulli for numbers from 0 to 1."""
 
     def __post_init__(self):
-        if self.horizon < 1:
-            raise ConfigError(f"horizon: expected at least 1 step, got {self.horizon}")
-        if not (np.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"alpha: expected a finite number above 0, got {self.alpha}")
+        ranges.at_least(self, 1, "horizon")
+        ranges.positive(self, "alpha")
+        ranges.at_least(self, 0, "scale")
+        ranges.share(self, "epsilon")
         if self.method not in get_args(Method):
             raise ConfigError(f"method: expected one of {get_args(Method)}, got {self.method!r}")
-        if not (np.isfinite(self.scale) and self.scale >= 0):
-            raise ConfigError(f"scale: expected a finite number of at least 0, got {self.scale}")
-        if not 0 <= self.epsilon <= 1:
-            raise ConfigError(f"epsilon: expected a probability, got {self.epsilon}")
         if self.reward not in get_args(Reward):
             raise ConfigError(f"reward: expected one of {get_args(Reward)}, got {self.reward!r}")
         if self.reward != "known" and self.method in ("ucbvi", "rlsvi"):

@@ -6,7 +6,6 @@ default policy chooses. Simulations run side by side, and those that are under w
 spread (Liu et al., "Watch the unobserved", 2020). One world is drawn for an episode, with no table over all states.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.cpsrl import structure
 from bayes_persona.cpsrl.env import joint
 from bayes_persona.cpsrl.graph import GraphPrior
@@ -56,14 +56,9 @@ class Config:
     """Simulations that run side by side: 1 is UCT to the letter, more are faster."""
 
     def __post_init__(self):
-        for name in ("horizon", "simulations", "lookahead", "batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {value}")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"alpha: expected a finite number above 0, got {self.alpha}")
-        if not (math.isfinite(self.exploration) and self.exploration >= 0):
-            raise ConfigError(f"exploration: expected a finite number of at least 0, got {self.exploration}")
+        ranges.at_least(self, 1, "horizon", "simulations", "lookahead", "batch")
+        ranges.positive(self, "alpha")
+        ranges.at_least(self, 0, "exploration")
 
 
 class Gap(NamedTuple):

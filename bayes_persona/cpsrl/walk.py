@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from bayes_persona import ranges
 from bayes_persona.cpsrl.beliefs import Beliefs
 from bayes_persona.cpsrl.evidence import Evidence, moves_of
 from bayes_persona.cpsrl.search import Found
@@ -39,9 +40,8 @@ class Config:
     """Steps before those, when the walk starts from nowhere."""
 
     def __post_init__(self):
-        for name, value, least in (("chains", self.chains, 1), ("draws", self.draws, 1), ("warm_up", self.warm_up, 0)):
-            if value < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {value}")
+        ranges.at_least(self, 1, "chains", "draws")
+        ranges.at_least(self, 0, "warm_up")
 
 
 class State(NamedTuple):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 
 
@@ -34,8 +35,6 @@ class Config:
     """Names the whole demo."""
 
     def __post_init__(self):
-        for name in ("examples", "particles", "splits", "episodes", "drivers", "photos", "portrait_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "examples", "particles", "splits", "episodes", "drivers", "photos", "portrait_steps")
         if self.portraits < 2:
             raise ConfigError(f"portraits: expected at least 2, whose disagreement can be shown, got {self.portraits}")

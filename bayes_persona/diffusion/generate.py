@@ -12,6 +12,7 @@ from inspect import signature
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from bayes_persona import ranges
 from bayes_persona.diffusion.latents import decode
 from bayes_persona.diffusion.text import Hidden, cached_text, conditions
 from bayes_persona.errors import ConfigError, needs_extra
@@ -41,10 +42,8 @@ class Config:
     """What a picture should not show."""
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ConfigError(f"steps: expected at least one, got {self.steps}")
-        if not self.guidance >= 0:
-            raise ConfigError(f"guidance: expected at least 0, got {self.guidance}")
+        ranges.at_least(self, 1, "steps")
+        ranges.at_least(self, 0, "guidance")
 
 
 def noise(pipe: DiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n c h w"]:

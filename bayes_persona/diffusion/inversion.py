@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
@@ -45,9 +46,8 @@ class Config:
     """Evaluations of the U-Net, beyond the first, that make each step back more exact; 3 to 5 do a lot."""
 
     def __post_init__(self):
-        for name, least in (("steps", 2), ("refinements", 0), ("guidance", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        ranges.at_least(self, 2, "steps")
+        ranges.at_least(self, 0, "refinements", "guidance")
 
 
 @torch.no_grad()

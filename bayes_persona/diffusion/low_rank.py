@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
 from bayes_persona.diffusion.attach import Part, attached
 from bayes_persona.diffusion.text import OfText
@@ -65,10 +66,8 @@ class LowRank:
     method: str = "low_rank"
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise ConfigError(f"rank: expected at least 1, got {self.rank}")
-        if self.alpha < 1:
-            raise ConfigError(f"alpha: expected at least 1, got {self.alpha}")
+        ranges.at_least(self, 1, "rank")
+        ranges.at_least(self, 1, "alpha")
         if not self.targets:
             raise ConfigError("targets: expected at least one; name projections such as to_k")
         for name in self.targets:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.types import Info
 
@@ -30,7 +31,7 @@ class Config:
     >>> Config(rate=0.0)
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.ConfigError: rate: expected a positive number, got 0.0
+    bayes_persona.errors.ConfigError: rate: expected a finite number above 0, got 0.0
     """
 
     rate: float = 1e-3
@@ -53,17 +54,12 @@ class Config:
     """The first axis of every parameter is independent members: each has a gradient norm of its own to be clipped."""
 
     def __post_init__(self):
-        for name in ("rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        if not self.decay >= 0:
-            raise ConfigError(f"decay: expected at least 0, got {self.decay}")
-        for name in ("warmup", "cooldown"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least one step, got {getattr(self, name)}")
-        for name, value in (("average", self.average), ("betas", self.betas[0]), ("betas", self.betas[1])):
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name}: expected memories of at least 0 and less than 1, got {value}")
+        ranges.positive(self, "rate", "clip")
+        ranges.at_least(self, 0, "decay")
+        ranges.at_least(self, 1, "warmup", "cooldown")
+        ranges.below_one(self, "average")
+        if not all(0 <= memory < 1 for memory in self.betas):
+            raise ConfigError(f"betas: expected two memories, each 0 to 1 (exclusive), got {self.betas}")
 
     def rate_at(self, step: int) -> float:
         """Give the learning rate of a step, counted from 0.

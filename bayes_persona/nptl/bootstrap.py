@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.bma import average, predictions
 from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, linear_probe, random_head
@@ -53,10 +54,8 @@ class NPTL:
     """Leave out draws whose loss stops being finite, and warn; otherwise the first such draw is an error."""
 
     def __post_init__(self):
-        if self.particles < 1:
-            raise ConfigError(f"particles: expected at least 1, got {self.particles}")
-        if not (np.isfinite(self.rho) and self.rho >= 0):
-            raise ConfigError(f"rho: expected a finite number of at least 0, got {self.rho}")
+        ranges.at_least(self, 1, "particles")
+        ranges.at_least(self, 0, "rho")
         if self.heads not in get_args(Heads):
             raise ConfigError(f"heads: expected one of {', '.join(get_args(Heads))}, got {self.heads!r}")
 

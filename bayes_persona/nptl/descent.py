@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 
 
@@ -36,14 +37,10 @@ class Descent:
     """What becomes of the learning rate: it falls to nothing, or stays."""
 
     def __post_init__(self):
-        for name in ("steps", "batch", "lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum: expected 0 to 1 (exclusive), got {self.momentum}")
-        for name in ("weight_decay", "anchor"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "steps", "batch")
+        ranges.positive(self, "lr")
+        ranges.below_one(self, "momentum")
+        ranges.at_least(self, 0, "weight_decay", "anchor")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(f"schedule: expected cosine or constant, got {self.schedule!r}")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bayes_persona.errors import ConfigError
+from bayes_persona import ranges
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Config:
     """Names the run."""
 
     def __post_init__(self):
-        for name in ("particles", "steps", "pictures"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "particles", "steps", "pictures")
 
     @property
     def prompts(self) -> tuple[str, ...]:

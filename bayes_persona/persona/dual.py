@@ -4,13 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import degrade
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.dual_pivot.method import DualPivot
 from bayes_persona.diffusion.restoration import guide as guides
 from bayes_persona.errors import ConfigError
+from bayes_persona.persona.base_measure import Shown, generated
 from bayes_persona.persona.posterior import Config as Draw
-from bayes_persona.persona.posterior import Shown, generated, personalize
+from bayes_persona.persona.posterior import personalize
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
 from bayes_persona.world import degraded
@@ -45,11 +47,8 @@ class Config:
     """Pictures of anyone that the base model makes for it, where none are given."""
 
     def __post_init__(self):
-        for name in ("steps", "pictures"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not self.rate > 0:
-            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        ranges.at_least(self, 1, "steps", "pictures")
+        ranges.positive(self, "rate")
 
 
 def method(pipe: Any, subject: Subject, folder: Path | None = None, *, embedded: bool) -> DualPivot:

@@ -44,7 +44,7 @@ def choose(
 
     Args:
         session: Its knobs are gates (`knobs.gates`).
-        causes: What is known of gates and qualities; None is `tuning.usual`.
+        causes: What is known of gates and qualities; None is `causes.usual`.
         config: How many generations may be spent, and how.
         seed: Names the run.
         title: Name beside the progress bar; None shows none.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bayes_persona.errors import ConfigError
+from bayes_persona import ranges
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,5 @@ class Config:
     """Names the noise that the picture begins with."""
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ConfigError(f"steps: expected at least 1, got {self.steps}")
-        for name in ("guidance", "scale"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "steps")
+        ranges.at_least(self, 0, "guidance", "scale")

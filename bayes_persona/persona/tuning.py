@@ -6,22 +6,24 @@ graph from knobs to qualities, edges certain, likely or forbidden) and learned f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona import loop
+from bayes_persona import loop, ranges
 from bayes_persona.cpsrl import agents, factors, structure
 from bayes_persona.cpsrl import graph as graphs
 from bayes_persona.cpsrl.compiled import candidates, sizes
 from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.persona import causes as causing
 from bayes_persona.persona import knobs as turning
-from bayes_persona.persona.knobs import GUIDANCE, Knob
-from bayes_persona.persona.session import QUALITIES, Generates, Quality, Recorded, utility
+from bayes_persona.persona.session import QUALITIES, Generates, Quality, Recorded, load, utility
+from bayes_persona.types import Info, Kernel
 
 with needs_extra("jax"):
     import gymnasium
@@ -39,7 +41,7 @@ class Config:
     >>> Config(budget=0)
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.ConfigError: budget: expected at least one generation, got 0
+    bayes_persona.errors.ConfigError: budget: expected at least 1, got 0
     """
 
     budget: int = 20
@@ -52,12 +54,10 @@ class Config:
     """Knobs that may cause one quality, at most."""
 
     def __post_init__(self):
-        if self.budget < 1:
-            raise ConfigError(f"budget: expected at least one generation, got {self.budget}")
-        if not 1 <= self.horizon <= self.budget:
-            raise ConfigError(f"horizon: expected 1 to the budget of {self.budget}, got {self.horizon}")
-        if self.max_parents < 1:
-            raise ConfigError(f"max_parents: expected at least 1, got {self.max_parents}")
+        ranges.at_least(self, 1, "budget", "horizon", "max_parents")
+        ranges.positive(self, "alpha")
+        if self.budget % self.horizon:
+            raise ConfigError(f"budget: expected whole episodes of {self.horizon}, got {self.budget}")
 
 
 class Tuning(gymnasium.Env[np.ndarray, Any]):
@@ -68,7 +68,8 @@ class Tuning(gymnasium.Env[np.ndarray, Any]):
 
     Args:
         session: What makes pictures; None is a session that was recorded and comes with the package.
-        qualities: What counts, and how it is cut into levels; those that the session knows of `session.QUALITIES`.
+        qualities: What counts, and how it is cut into levels; None is those of `session.QUALITIES` that the session
+            knows.
 
     Raises:
         ConfigError: If the session does not know a quality.
@@ -85,14 +86,15 @@ class Tuning(gymnasium.Env[np.ndarray, Any]):
     def __init__(
         self,
         session: Generates | None = None,
-        qualities: Sequence[Quality] = QUALITIES,
+        qualities: Sequence[Quality] | None = None,
         render_mode: str | None = None,
     ):
         if render_mode not in (None, "ansi"):
             raise ConfigError(f"render_mode: expected None or ansi, got {render_mode!r}")
         self.session: Generates = shipped() if session is None else session
-        self.qualities = tuple(one for one in qualities if one.name in self.session.names)
-        if strange := [one.name for one in qualities if one.name not in (*self.session.names, "context")]:
+        known = [one for one in QUALITIES if one.name in self.session.names]
+        self.qualities = tuple(known if qualities is None else qualities)
+        if strange := [one.name for one in self.qualities if one.name not in self.session.names]:
             raise ConfigError(f"qualities: the session knows no {strange[0]}, but {', '.join(self.session.names)}")
         self.render_mode = render_mode
         self.observation_space = MultiDiscrete([one.levels for one in self.qualities])
@@ -189,63 +191,6 @@ class Tuned(NamedTuple):
     """From knobs to qualities, with their posterior `probability`."""
 
 
-def beliefs(knobs: Sequence[Knob], qualities: Sequence[Quality], causes: nx.DiGraph | None = None) -> nx.DiGraph:
-    """Complete what is known of causes: the quality of one picture is no cause of the next one's.
-
-    Args:
-        knobs: The causes.
-        qualities: The effects.
-        causes: Edges from knobs to qualities, by their names: certain, or with `probability`; None is `usual`.
-
-    Raises:
-        ConfigError: If the graph speaks of knobs or qualities that there are not.
-
-    >>> two = [Knob("scale", (0.5, 1.0)), Knob("guidance", (1.0, 3.0))]
-    >>> known = beliefs(two, QUALITIES[:1], nx.DiGraph([("scale", "identity")]))
-    >>> sorted(known.edges(data="probability"))
-    [('identity', "identity'", 0.0), ('scale', "identity'", None)]
-    """
-    causes = usual(knobs, qualities) if causes is None else causes
-    names, effects = {knob.name for knob in knobs}, {one.name for one in qualities}
-    for cause, effect in causes.edges:
-        if cause not in names or effect not in effects:
-            raise ConfigError(
-                f"graph: {cause} → {effect}: expected edges from {', '.join(sorted(names))} to "
-                f"{', '.join(sorted(effects))}"
-            )
-    known = nx.DiGraph()
-    known.add_edges_from((cause, f"{effect}'", data) for cause, effect, data in causes.edges(data=True))
-    known.add_edges_from((one, f"{two}'", {"probability": 0.0}) for one in effects for two in effects)
-    return known
-
-
-LIKELY, UNLIKELY = 0.8, 0.2
-"""What `usual` says of an edge that people would bet on, and against."""
-
-
-def usual(knobs: Sequence[Knob], qualities: Sequence[Quality]) -> nx.DiGraph:
-    """Give what people who tune by hand believe: gates and scales move who it is, guidance what the prompt gets.
-
-    An adapter's own knobs likely move identity and context, guidance the prompt; gates likely move identity, the middle
-    and the way up more than the way down.
-
-    >>> found = usual([Knob("scale", (0.5, 1.0)), Knob("guidance", (1.0, 3.0))], QUALITIES)
-    >>> found.edges["guidance", "prompt"]["probability"], found.edges["guidance", "context"]["probability"]
-    (0.8, 0.2)
-    """
-    graph = nx.DiGraph()
-    for knob in knobs:
-        for one in qualities:
-            if knob.name == GUIDANCE:
-                probability = LIKELY if one.name == "prompt" else UNLIKELY
-            elif knob.gates:
-                probability = UNLIKELY if one.name == "prompt" else 0.5
-            else:
-                probability = 0.5 if one.name == "prompt" else LIKELY
-            graph.add_edge(knob.name, one.name, probability=probability)
-    return graph
-
-
 def tune(
     env: Tuning,
     causes: nx.DiGraph | None = None,
@@ -259,15 +204,16 @@ def tune(
 
     Args:
         env: The environment; its history begins anew.
-        causes: What is known of causes (`beliefs`).
+        causes: What is known of causes (`causes.beliefs`).
         config: How.
         seed: Names the run.
-        folder: Where to keep checkpoints; None keeps nothing.
+        folder: Where every generation is kept; a run that was killed goes on from there. None keeps nothing.
         title: Name beside the progress bar; None shows none.
 
     Raises:
         ConfigError: If the graph speaks of knobs or qualities that there are not.
         DataError: If the session gives NaN.
+        MismatchError: If the folder holds a run with other knobs, qualities, causes or settings.
 
     >>> found = tune(Tuning(), config=Config(budget=2))
     >>> len(found.history), 0 <= found.expected <= 1
@@ -277,10 +223,21 @@ def tune(
     spec = env.fmdp_spec()
     knobs = env.session.knobs
     most = min(config.max_parents, len(knobs))
-    prior = graphs.prior(spec, beliefs(knobs, env.qualities, causes), max_parents=most)
-    kernel = agents.kernel(agents.Config(horizon=config.horizon, alpha=config.alpha), env, prior)
-    env.history.clear()
-    state, _ = loop.run(kernel, steps=config.budget // config.horizon, seed=seed, folder=folder, title=title)
+    known = causing.beliefs(knobs, env.qualities, causes)
+    prior = graphs.prior(spec, known, max_parents=most)
+    agent = agents.kernel(agents.Config(horizon=config.horizon, alpha=config.alpha), env, prior)
+    said = {
+        "config": asdict(config),
+        "knobs": turning.as_json(knobs),
+        "qualities": [asdict(one) for one in env.qualities],
+        "causes": sorted([cause, effect, data.get("probability")] for cause, effect, data in known.edges(data=True)),
+    }
+    run, _ = loop.run(
+        _Remembering(agent, env, config), steps=config.budget // config.horizon, seed=seed,
+        folder=folder, config=said, title=title, checkpoint_every=1,
+    )  # fmt: skip
+    state, history = run["agent"], run["history"].told(env)
+    env.history[:] = history
     worth = expected(prior, state, config.alpha)
     best = int(worth.argmax())
     places = tuple(int(k) for k in np.unravel_index(best, [len(knob.values) for knob in knobs]))
@@ -291,15 +248,58 @@ def tune(
         for cause, effect, data in edges.edges(data=True)
         if cause in {knob.name for knob in knobs}
     )
-    history = tuple(env.history)
     return Tuned(places, turning.described(knobs, places), float(worth[best]), history, shown)
+
+
+class _History(NamedTuple):
+    """Every generation, as arrays that a checkpoint can hold."""
+
+    places: Int[np.ndarray, "budget knobs"]
+    values: Float[np.ndarray, "budget qualities"]
+    utilities: Float[np.ndarray, " budget"]
+    made: Int[np.ndarray, ""]
+
+    def told(self, env: Tuning) -> tuple[Made, ...]:
+        names = env.session.names
+        return tuple(
+            Made(tuple(places), dict(zip(names, values, strict=True)), worth)
+            for places, values, worth in zip(
+                *(part[: int(self.made)].tolist() for part in (self.places, self.values, self.utilities)), strict=True
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Remembering:
+    """An agent that keeps, beside what it learned, what it was told: a run that goes on has its whole history."""
+
+    agent: Kernel[structure.State, Any]
+    env: Tuning
+    config: Config
+
+    def init(self, seed: int) -> dict[str, Any]:
+        knobs, names, n = self.env.session.knobs, self.env.session.names, self.config.budget
+        blank = _History(np.zeros((n, len(knobs)), int), np.zeros((n, len(names))), np.zeros(n), np.array(0))
+        return {"agent": self.agent.init(seed), "history": blank}
+
+    def step(self, seed: int, state: dict[str, Any], batch: Any) -> tuple[dict[str, Any], Info]:
+        self.env.history.clear()
+        learned, info = self.agent.step(seed, state["agent"], batch)
+        history: _History = state["history"]
+        places, values, utilities = history.places.copy(), history.values.copy(), history.utilities.copy()
+        first, last = int(history.made), int(history.made) + len(self.env.history)
+        for row, made in zip(range(first, last), self.env.history, strict=True):
+            places[row], utilities[row] = made.places, made.utility
+            values[row] = [made.values[name] for name in self.env.session.names]
+        told = _History(places, values, utilities, np.array(last))
+        return {"agent": learned, "history": told}, {"utility": info["return"] / self.config.horizon}
 
 
 def expected(prior: graphs.GraphPrior, state: structure.State, alpha: float) -> Float[np.ndarray, " settings"]:
     """Give the posterior expectation of the utility of every setting, over graphs and tables.
 
     >>> env = Tuning()
-    >>> prior = graphs.prior(env.fmdp_spec(), beliefs(env.session.knobs, env.qualities), max_parents=1)
+    >>> prior = graphs.prior(env.fmdp_spec(), causing.beliefs(env.session.knobs, env.qualities), max_parents=1)
     >>> bool(np.allclose(expected(prior, structure.init(prior), 1.0), 0.5))  # nothing was seen
     True
     """
@@ -325,23 +325,10 @@ def best_of(history: Sequence[Made]) -> tuple[int, ...]:
     return max(history, key=lambda made: made.utility).places
 
 
-def levels(history: Sequence[Made], qualities: Sequence[Quality]) -> Int[np.ndarray, "n qualities"]:
-    """Give the levels of all generations.
-
-    >>> levels([Made((0,), {"identity": 0.95}, 0.9)], QUALITIES[:1]).tolist()
-    [[4]]
-    """
-    return np.array([[one.level(made.values[one.name]) for one in qualities] for made in history])
-
-
 def shipped() -> Recorded:
     """Give the session that comes with the package: a man whom low-rank updates learned, in the embedded model.
 
     >>> shipped().names
     ('identity', 'prompt', 'context')
     """
-    from importlib.resources import files
-
-    from bayes_persona.persona import session
-
-    return session.load(str(files("bayes_persona.persona") / "assets" / "tuning.safetensors"))
+    return load(str(files("bayes_persona.persona") / "assets" / "tuning.safetensors"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bayes_persona import ranges
 from bayes_persona.cpsrl.config import Config as AgentConfig
 from bayes_persona.errors import ConfigError
 
@@ -47,11 +48,8 @@ class Config:
     """How the agents plan."""
 
     def __post_init__(self):
-        for name in ("episodes", "seeds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.max_parents < 0:
-            raise ConfigError(f"max_parents: expected at least 0, got {self.max_parents}")
+        ranges.at_least(self, 1, "episodes", "seeds")
+        ranges.at_least(self, 0, "max_parents")
         if self.graph not in get_args(Word) and Path(self.graph).suffix.lower() not in (".graphml", ".bif"):
             words = ", ".join(get_args(Word))
             raise ConfigError(f"graph: expected a file that ends in .graphml or .bif, or {words}; got {self.graph!r}")

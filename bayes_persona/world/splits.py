@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 from bayes_persona.seeds import generator
 from bayes_persona.world import facts
@@ -38,7 +39,7 @@ class Config:
     >>> Config(pairs=1.5)
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.ConfigError: pairs: expected a share between 0 and 1, got 1.5
+    bayes_persona.errors.ConfigError: pairs: expected 0 to 1, got 1.5
     """
 
     named: float = 0.5
@@ -51,9 +52,7 @@ class Config:
     """Names who the named identities are; models trained on one world do not know those of another."""
 
     def __post_init__(self):
-        for name in ("named", "pairs", "drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
+        ranges.share(self, "named", "pairs", "drop")
 
 
 class Example(NamedTuple):

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from bayes_persona import __version__, loop
+from bayes_persona import __version__, loop, ranges
 from bayes_persona.diffusion import covariance, pipelines, train
-from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.errors import needs_extra
 from bayes_persona.files import load_arrays, load_json, save_arrays, save_json, write
 from bayes_persona.metrics import mean_interval
 from bayes_persona.seeds import child, generator
@@ -86,25 +86,11 @@ class Config:
     """Threads of torch; results depend on their number."""
 
     def __post_init__(self):
-        counts = (
-            "pictures",
-            "autoencoder_steps",
-            "reader_steps",
-            "reader_batch",
-            "steps",
-            "cooldown",
-            "batch",
-            "threads",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not self.rate > 0:
-            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
-        if not 0 <= self.drop < 1:
-            raise ConfigError(f"drop: expected a share of at least 0 and less than 1, got {self.drop}")
-        if self.judged < base_scores.FEWEST:  # not after hours of training
-            raise ConfigError(f"judged: expected at least {base_scores.FEWEST}, got {self.judged}")
+        ranges.at_least(self, 1, "pictures", "autoencoder_steps", "reader_steps", "reader_batch")
+        ranges.at_least(self, 1, "steps", "cooldown", "batch", "threads")
+        ranges.positive(self, "rate")
+        ranges.below_one(self, "drop")
+        ranges.at_least(self, base_scores.FEWEST, "judged")  # not after hours of training
 
 
 def main(config: Config) -> Path:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayes_persona import loop
+from bayes_persona import loop, ranges
 from bayes_persona.diffusion import pipelines, train
 from bayes_persona.diffusion.adapters.moa import losses, mixture
 from bayes_persona.diffusion.adapters.moa.now import Now
 from bayes_persona.diffusion.latents import encode
-from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.errors import needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.seeds import child, generator
 from bayes_persona.world import face, splits, well_known
@@ -92,17 +92,10 @@ class Config:
     """Threads of torch."""
 
     def __post_init__(self):
-        for name in ("pictures", "references", "steps", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("router", "inside", "located", "skip", "words", "settling", "settled"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("pairs", "drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
-        if not self.rate > 0:
-            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        ranges.at_least(self, 1, "pictures", "references", "steps", "batch", "threads")
+        ranges.at_least(self, 0, "router", "inside", "located", "skip", "words", "settling", "settled")
+        ranges.share(self, "pairs", "drop")
+        ranges.positive(self, "rate")
 
 
 class Rows(NamedTuple):

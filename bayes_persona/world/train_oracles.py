@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from bayes_persona import loop
+from bayes_persona import loop, ranges
 from bayes_persona.diffusion import train
-from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.errors import needs_extra
 from bayes_persona.files import load_arrays, save_arrays, save_json
 from bayes_persona.metrics import auroc
 from bayes_persona.seeds import child, generator
@@ -80,9 +80,8 @@ class Config:
     """Threads of torch; results depend on their number."""
 
     def __post_init__(self):
-        for name in ("pictures", "round_trips", "steps", "cooldown", "polish", "batch", "held_out", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "pictures", "round_trips", "steps", "cooldown", "polish", "batch", "held_out")
+        ranges.at_least(self, 1, "threads")
 
 
 @dataclass(frozen=True)

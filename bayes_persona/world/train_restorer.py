@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_persona import loop
+from bayes_persona import loop, ranges
 from bayes_persona.diffusion import degrade, pipelines, train
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.restoration import guide as guides
 from bayes_persona.diffusion.restoration.guide import Guide
 from bayes_persona.diffusion.text import tokens
-from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.errors import needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child, generator
@@ -74,14 +74,9 @@ class Config:
     """Threads of torch; results depend on their number."""
 
     def __post_init__(self):
-        for name in ("pictures", "damages", "steps", "cooldown", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("second_order", "pairs", "captioned"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
-        if not self.rate > 0:
-            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        ranges.at_least(self, 1, "pictures", "damages", "steps", "cooldown", "batch", "threads")
+        ranges.share(self, "second_order", "pairs", "captioned")
+        ranges.positive(self, "rate")
 
 
 @dataclass(frozen=True)

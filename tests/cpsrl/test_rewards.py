@@ -93,5 +93,5 @@ def test_rewards_and_ends_of_all_three_shapes_are_planned_for(spec, reward, term
 def test_what_cannot_be_learned_is_said():
     with pytest.raises(ConfigError, match="reward: ucbvi needs a known one"):
         Config(method="ucbvi", reward="normal_gamma")
-    with pytest.raises(ConfigError, match="epsilon: expected a probability, got 2"):
+    with pytest.raises(ConfigError, match="epsilon: expected 0 to 1, got 2"):
         Config(epsilon=2.0)

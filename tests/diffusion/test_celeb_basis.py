@@ -281,8 +281,8 @@ def test_what_was_made_for_another_model_is_refused(pipe, direct):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"radius": 0.0}, "radius: expected a positive number or None, got 0"),
-        ({"memory": 1.0}, "memory: expected at least 0 and less than 1, got 1"),
+        ({"radius": 0.0}, "radius: expected a finite number above 0, got 0"),
+        ({"memory": 1.0}, r"memory: expected 0 to 1 \(exclusive\), got 1"),
         ({"strength": 2.0}, "strength: expected 0 to 1.5, got 2"),
         ({"faces": FACES}, "faces: expected one for each of <me>, got 2"),
         ({"subject": US, "faces": ((1.0,), (1.0, 0.0))}, "of several lengths"),

@@ -232,5 +232,5 @@ def test_new_words_begin_after_the_tokenizers_last_even_if_the_table_is_longer()
 
 
 def test_no_vector_is_refused():
-    with pytest.raises(ConfigError, match="vectors: expected at least one, got 0"):
+    with pytest.raises(ConfigError, match="vectors: expected at least 1, got 0"):
         TextualInversion(Subject("robot"), vectors=0)

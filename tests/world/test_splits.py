@@ -97,7 +97,7 @@ def test_photos_show_one_identity_in_many_situations():
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="named: expected a share between 0 and 1, got -1"):
+    with pytest.raises(ConfigError, match="named: expected 0 to 1, got -1"):
         Config(named=-1.0)
     with pytest.raises(ConfigError, match="n: expected a number of identities, got -2"):
         splits.held_out(-2, seed=0)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, require_gates
 from bayes_persona.diffusion.train import Tensors
-from bayes_persona.errors import ConfigError, needs_extra
+from bayes_persona.errors import needs_extra
 from bayes_persona.seeds import generator
 from bayes_persona.types import Params
 
@@ -50,8 +51,7 @@ class TextualInversion:
     method: str = "textual_inversion"
 
     def __post_init__(self):
-        if self.vectors < 1:
-            raise ConfigError(f"vectors: expected at least one, got {self.vectors}")
+        ranges.at_least(self, 1, "vectors")
 
     @property
     def gates(self) -> tuple[str, ...]:

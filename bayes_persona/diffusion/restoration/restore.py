@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.restoration.colour import LEVELS, Fix, fixed
@@ -45,12 +46,10 @@ class Config:
 
     def __post_init__(self):
         _ = self.sampling  # which has ranges of its own
-        if not self.scale >= 0:
-            raise ConfigError(f"scale: expected at least 0, got {self.scale}")
+        ranges.at_least(self, 0, "scale")
         if self.colour not in get_args(Fix):
             raise ConfigError(f"colour: expected one of {', '.join(get_args(Fix))}, got {self.colour!r}")
-        if self.levels < 1:
-            raise ConfigError(f"levels: expected at least 1, got {self.levels}")
+        ranges.at_least(self, 1, "levels")
 
     @property
     def sampling(self) -> generate.Config:

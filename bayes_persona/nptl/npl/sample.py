@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError, DataError, MismatchError
 from bayes_persona.named import fingerprint, require_finite
 from bayes_persona.nptl.npl.model import Examples, Law, WeightedModel
@@ -53,13 +54,8 @@ class NPL:
     """Leave out draws whose search fails, and warn; otherwise the first such draw is an error."""
 
     def __post_init__(self):
-        for name in ("particles", "starts", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("alpha", "penalty", "tolerance"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name}: expected a finite number of at least 0, got {value}")
+        ranges.at_least(self, 1, "particles", "starts", "steps")
+        ranges.at_least(self, 0, "alpha", "penalty", "tolerance")
 
     def sample(
         self,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 from bayes_persona.nptl.base_measure import BaseMeasure
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
@@ -33,8 +34,7 @@ class MCDropout:
     """Share of the head's inputs that are dropped, in training and in every particle."""
 
     def __post_init__(self):
-        if self.particles < 1:
-            raise ConfigError(f"particles: expected at least 1, got {self.particles}")
+        ranges.at_least(self, 1, "particles")
         if not 0 < self.rate < 1:
             raise ConfigError(f"rate: expected 0 to 1 (both exclusive), got {self.rate}")
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.nptl.base_measure import BaseMeasure
 from bayes_persona.nptl.compute_torch import own_randomness
@@ -45,12 +46,10 @@ class LastLayerLaplace:
     more features than examples: directions that the data say nothing of then drown the rest. Choose one there."""
 
     def __post_init__(self):
-        if self.particles < 1:
-            raise ConfigError(f"particles: expected at least 1, got {self.particles}")
+        ranges.at_least(self, 1, "particles")
         if self.curvature not in ("full", "kron", "diag"):
             raise ConfigError(f"curvature: expected full, kron or diag, got {self.curvature!r}")
-        if self.prior_precision is not None and not self.prior_precision > 0:
-            raise ConfigError(f"prior_precision: expected more than 0, got {self.prior_precision}")
+        ranges.positive(self, "prior_precision")
 
     def sample(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona import ranges
+from bayes_persona.errors import DataError, needs_extra
 from bayes_persona.nptl.base_measure import BaseMeasure
 from bayes_persona.nptl.compute_torch import own_randomness
 from bayes_persona.nptl.learner_torch import TorchLearner
@@ -54,14 +55,10 @@ class SGHMC:
     """1 samples the posterior, less a sharpened one, 0 is descent with momentum."""
 
     def __post_init__(self):
-        for name, least in (("particles", 1), ("burn_in", 0), ("every", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        for name in ("rate", "friction", "prior_sd"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature: expected at least 0, got {self.temperature}")
+        ranges.at_least(self, 1, "particles", "every")
+        ranges.at_least(self, 0, "burn_in")
+        ranges.positive(self, "rate", "friction", "prior_sd")
+        ranges.at_least(self, 0, "temperature")
 
     def sample(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
 from bayes_persona.nptl.base_measure import BaseMeasure
 from bayes_persona.nptl.method import How, identity
@@ -43,9 +44,8 @@ class SWAG:
     """What the covariance is multiplied with."""
 
     def __post_init__(self):
-        for name, least in (("particles", 1), ("snapshots", 2), ("every", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        ranges.at_least(self, 1, "particles", "every")
+        ranges.at_least(self, 2, "snapshots")
         if not (self.rate > 0 and self.scale >= 0):
             raise ConfigError(f"rate={self.rate}, scale={self.scale}: expected more than 0, and at least 0")
 

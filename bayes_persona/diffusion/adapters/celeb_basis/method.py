@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, require_gates
 from bayes_persona.diffusion.adapters.celeb_basis.basis import Basis, table
@@ -85,10 +86,8 @@ class CelebBasis:
     method: str = "celeb_basis"
 
     def __post_init__(self):
-        if self.radius is not None and not self.radius > 0:
-            raise ConfigError(f"radius: expected a positive number or None, got {self.radius}")
-        if not 0 <= self.memory < 1:
-            raise ConfigError(f"memory: expected at least 0 and less than 1, got {self.memory}")
+        ranges.positive(self, "radius")
+        ranges.below_one(self, "memory")
         low, high = self.knobs["strength"]
         if not low <= self.strength <= high:
             raise ConfigError(f"strength: expected {low:g} to {high:g}, got {self.strength}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxtyping import Bool, Float
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapters.lipe import nima
 from bayes_persona.diffusion.adapters.lipe.attention import Recorder, mask, positions, recording
@@ -51,9 +52,7 @@ class Config:
     """Where the subject is, by the attention to its words: the paper's 0.1; None does not tell it from the rest."""
 
     def __post_init__(self):
-        for name in ("start", "first"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
+        ranges.share(self, "start", "first")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"threshold: expected a share between 0 and 1, or None, got {self.threshold}")
 

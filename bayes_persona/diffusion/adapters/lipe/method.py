@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, members_of, require_gates
 from bayes_persona.diffusion.adapters.lipe.others import Others
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.diffusion.low_rank import LowRank, gate_of
 from bayes_persona.diffusion.text import OfText
 from bayes_persona.diffusion.train import Tensors
-from bayes_persona.errors import ConfigError, MismatchError, needs_extra
+from bayes_persona.errors import MismatchError, needs_extra
 from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
@@ -57,8 +58,7 @@ class Lipe:
     method: str = "lipe"
 
     def __post_init__(self):
-        if not self.weight >= 0:
-            raise ConfigError(f"weight: expected at least 0, got {self.weight}")
+        ranges.at_least(self, 0, "weight")
         _ = self._low_rank  # it looks at rank and scale
 
     @property

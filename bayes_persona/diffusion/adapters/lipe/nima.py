@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import generate, inversion
 from bayes_persona.diffusion.adapters.lipe import edit_friendly
 from bayes_persona.diffusion.adapters.lipe.attention import Recorder, grown, mask, positions, recording
@@ -39,7 +40,7 @@ class Config:
     >>> Config(skip=1.5)
     Traceback (most recent call last):
     ...
-    bayes_persona.errors.ConfigError: skip: expected a share between 0 and 1, got 1.5
+    bayes_persona.errors.ConfigError: skip: expected 0 to 1, got 1.5
     """
 
     steps: int = 50
@@ -80,21 +81,10 @@ class Config:
     """Names the noises of edit-friendly inversion."""
 
     def __post_init__(self):
-        for name in ("start", "skip", "threshold_source", "threshold_target"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
-        for name, least in (
-            ("steps", 2),
-            ("refinements", 0),
-            ("guidance", 0),
-            ("components", 1),
-            ("grow", 0),
-            ("spread", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if self.feather is not None and self.feather < 0:
-            raise ConfigError(f"feather: expected at least 0 or None, got {self.feather}")
+        ranges.share(self, "start", "skip", "threshold_source", "threshold_target")
+        ranges.at_least(self, 2, "steps")
+        ranges.at_least(self, 0, "refinements", "guidance", "grow", "spread", "feather")
+        ranges.at_least(self, 1, "components")
         if not self.low <= self.high:
             raise ConfigError(f"low: {self.low} is above high, {self.high}; nothing would be blended")
 

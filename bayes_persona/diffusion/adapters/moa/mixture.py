@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from bayes_persona import ranges
 from bayes_persona.diffusion.adapters.moa import layer, tokens
 from bayes_persona.diffusion.adapters.moa.now import Now
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.diffusion.pipelines import fingerprint
-from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
+from bayes_persona.errors import DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import fingerprint as fingerprint_arrays
 from bayes_persona.seeds import child
@@ -59,13 +60,8 @@ class Config:
     """Attention to the text's first mark gives nothing in the experts, as in the paper's anonymous version."""
 
     def __post_init__(self):
-        for name, least in (("feature", 1), ("hidden", 1), ("frequencies", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        for name in ("rank", "router"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1 or None, got {value}")
+        ranges.at_least(self, 1, "feature", "hidden", "rank", "router")
+        ranges.at_least(self, 0, "frequencies")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayes_persona import ranges
 from bayes_persona.diffusion import covariance, words
 from bayes_persona.diffusion.adapter import Batch, Subject, denoising_loss, require_gates
 from bayes_persona.diffusion.adapters.perfusion.together import (
@@ -84,11 +85,8 @@ class Perfusion:
         for name, value in {"beta": self.beta, "training_beta": self.training_beta, **each}.items():
             if not 0 < value < 1:
                 raise ConfigError(f"{name}: expected more than 0 and less than 1, got {value}")
-        for name in ("tau", "training_tau", "value_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        if not 0 <= self.memory < 1:
-            raise ConfigError(f"memory: expected at least 0 and less than 1, got {self.memory}")
+        ranges.positive(self, "tau", "training_tau", "value_rate")
+        ranges.below_one(self, "memory")
 
     @property
     def gates(self) -> tuple[str, ...]:
