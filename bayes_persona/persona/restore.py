@@ -68,7 +68,7 @@ def run(config: Config, console: Console) -> dict[str, dict[str, float]]:
             return latents
 
         how: Any = {"config": sampling, "seed": config.seed, "on_step": on_step}
-        made["the restorer alone"] = restore(pipe, guide, before, [method.subject.anyone(prompt)], **how)
+        made["the restorer alone"] = restore(pipe, guide, before, [method.subject.anyone(config.prompt)], **how)
         with method.attached(pipe, posterior.stacked(), torch.arange(len(posterior))):
             made["restored"] = restore(pipe, guide, before, [prompt], average=len(posterior), **how)
         members = _members(pipe, guide, method, posterior, before, prompt, how) if len(posterior) > 1 else None

@@ -131,12 +131,13 @@ def _pictures(
     config: Config, pipe: Any, subject: Perfusion, params: Any
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], list[str]]:
     """Give the pictures of every prompt, and what the prompts say of anyone."""
-    prompts = [subject.subject.prompt(text) for text in config.prompt or ("{subject}",) for _ in range(config.pictures)]
+    texts = [text for text in config.prompt or ("{subject}",) for _ in range(config.pictures)]
+    prompts = [subject.subject.prompt(text) for text in texts]
     start = generate.noise(pipe, len(prompts), child(config.seed, "sweep"))
     sampling = generate.Config(guidance=3.0 if config.base is None else 7.5)
     with subject.attached(pipe, params, torch.zeros(1, dtype=torch.long)):
         pixels = generate.sample(pipe, prompts, start, sampling)
-    return pixels, [subject.subject.anyone(prompt) for prompt in prompts]
+    return pixels, [subject.subject.anyone(text) for text in texts]
 
 
 def _sheet(points: list[Point], shown: list[np.ndarray]) -> Figure:
