@@ -19,7 +19,7 @@ from bayes_persona.errors import ConfigError, DataError, RunError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import require_finite
 from bayes_persona.progress import bar
-from bayes_persona.store import open_run
+from bayes_persona.store import locked, open_run
 from bayes_persona.types import Params
 
 Item = TypeVar("Item")
@@ -66,7 +66,14 @@ def processes(workers: int, *, threads: int = 1) -> Engine:
     def engine(function: Callable[[Any], Params], items: Sequence[Any]) -> Iterator[tuple[int, Params | DataError]]:
         calls = [delayed(_called)(function, position, item) for position, item in enumerate(items)]
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-            yield from Parallel(return_as="generator_unordered")(calls)  # pyright: ignore[reportReturnType]
+            drawn: Any = Parallel(return_as="generator_unordered")(calls)
+            try:
+                for one in drawn:  # noqa: UP028, since `yield from` would close it where its warning is not caught
+                    yield one
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that calls are given up is meant when one has failed
+                    drawn.close()
 
     return engine
 
@@ -153,31 +160,33 @@ def map(
     Raises:
         DataError: If a result is NaN or infinite, or a call failed on its data, unless such are excluded; the results
             before it are kept. If all failed.
+        RunError: If the folder is damaged, or another process works in it.
 
     >>> import numpy as np
     >>> map(lambda item: {"x": np.full(1, item)}, [1, 2])[1]["x"].tolist()
     [2]
     """
-    place = None if folder is None else open_run(folder, config)
-    results: dict[int, Params] = {}
-    if place is not None:
-        there = [position for position in range(len(items)) if place.particle(position).exists()]
-        results = {position: load_arrays(place.particle(position))[0] for position in there}
-    missing = [position for position in range(len(items)) if position not in results]
     failed: dict[int, DataError] = {}
-    with bar(title, total=len(items), done=len(results)) as advance:
-        for index, result in engine(function, [items[position] for position in missing]):
-            position = missing[index]
-            try:
-                results[position] = _good(result, position)
-            except DataError as error:
-                if not exclude_failed:
-                    raise
-                failed[position] = error
-            else:
-                if place is not None:
-                    save_arrays(place.particle(position), results[position])
-            advance()
+    with locked(folder):
+        place = None if folder is None else open_run(folder, config)
+        results: dict[int, Params] = {}
+        if place is not None:
+            there = [position for position in range(len(items)) if place.particle(position).exists()]
+            results = {position: load_arrays(place.particle(position))[0] for position in there}
+        missing = [position for position in range(len(items)) if position not in results]
+        with bar(title, total=len(items), done=len(results)) as advance:
+            for index, result in engine(function, [items[position] for position in missing]):
+                position = missing[index]
+                try:
+                    results[position] = _good(result, position)
+                except DataError as error:
+                    if not exclude_failed:
+                        raise
+                    failed[position] = error
+                else:
+                    if place is not None:
+                        save_arrays(place.particle(position), results[position])
+                advance()
     if failed:
         _report(failed, len(items))
     return [results[position] for position in sorted(results)]

@@ -25,7 +25,7 @@ from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import flatten, unflatten
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
-from bayes_persona.store import open_run
+from bayes_persona.store import locked, open_run
 
 with needs_extra("jax"):
     import jax
@@ -78,7 +78,8 @@ def run(
     Raises:
         ConfigError: If there is nothing to run, or there are neither one world nor one for each seed.
         MismatchError: If priors of different worlds have tables of different sizes, which one program cannot hold.
-        RunError: If the folder holds another experiment, or is damaged.
+        RunError: If the folder is damaged, or another process works in it.
+        MismatchError: If the folder holds another experiment.
 
     >>> from bayes_persona.cpsrl import env, graph
     >>> found = run({"PSRL": Agent(Config(horizon=3), graph.complete)}, env.lamp(), episodes=20, seeds=range(4))
@@ -91,11 +92,11 @@ def run(
         raise ConfigError(f"episodes={episodes}, {len(seeds)} seeds, {len(agents)} agents: expected at least 1 of each")
     if len(worlds) not in (1, len(seeds)):
         raise ConfigError(f"specs: expected 1, or {len(seeds)} as there are seeds; got {len(worlds)}")
-    if folder is not None:
-        told = {name: asdict(agent.config) for name, agent in agents.items()}
-        open_run(folder, {"agents": told, "seeds": [int(seed) for seed in seeds]})
     results = {}
-    with bar(title, total=len(agents) * -(-episodes // checkpoint_every)) as advance:
+    with locked(folder), bar(title, total=len(agents) * -(-episodes // checkpoint_every)) as advance:
+        if folder is not None:
+            told = {name: asdict(agent.config) for name, agent in agents.items()}
+            open_run(folder, {"agents": told, "seeds": [int(seed) for seed in seeds]})
         for number, (name, agent) in enumerate(agents.items()):
             place = None if folder is None else Path(folder) / f"agent-{number:02d}.safetensors"
             results[name] = _live(agent, worlds, episodes, seeds, checkpoint_every, place, advance)
