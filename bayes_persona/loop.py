@@ -108,8 +108,10 @@ def _resume(place: Run, fresh: Any, steps: int) -> tuple[Any, list[Info]]:
         raise RunError(f"{place.folder}: already at step {done}, more than the {steps} asked for; use another folder")
     try:
         lines = [dict(json.loads(line)) for line in place.log.read_text().splitlines()[:done]]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{place.log}: damaged ({error}); restore it or start in a new folder") from error
+    if any(type(value) not in (int, float) for line in lines for value in line.values()):
+        raise RunError(f"{place.log}: damaged (not all are numbers); restore it or start in a new folder")
     if [line.get("step") for line in lines] != list(range(1, done + 1)):
         raise RunError(f"{place.log}: does not hold the {done} steps of the state beside it; start in a new folder")
     write(place.log, "".join(json.dumps(line) + "\n" for line in lines).encode())
