@@ -2,12 +2,13 @@
 
 `python -m benchmarks.fuzz [--inputs 12000]`: whole files are made first, one of each kind, and then changed at random,
 by bytes or by meaning (with a checksum that fits). Anything but the errors of `bayes_persona.errors` is a crash, and so
-is an input that takes longer than ten seconds.
+is an input that takes longer than ten seconds, or makes a loader ask for an address of the network.
 """
 
 import collections
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import traceback
@@ -235,8 +236,16 @@ TARGETS = (
 )
 
 
+class NetworkError(BaseException):
+    """A loader that asks for an address; no `except Exception` keeps it."""
+
+
 class TooLongError(BaseException):
     """An input that takes longer than it may; no `except Exception` keeps it."""
+
+
+def _asks(*arguments: Any, **_: Any) -> Any:
+    raise NetworkError(arguments)
 
 
 def _too_long(*_: Any) -> None:
@@ -252,6 +261,7 @@ def crashed(target: Target, whole: Path, folder: Path, seed: int) -> str | None:
     path, change = choices[int(rng.integers(len(choices)))]
     content = path.read_bytes()
     path.write_bytes(change(rng, content, folder.parent) if change is signed else change(rng, content))
+    addresses, socket.getaddrinfo = socket.getaddrinfo, _asks
     signal.alarm(10)
     try:
         with warnings.catch_warnings():
@@ -268,6 +278,7 @@ def crashed(target: Target, whole: Path, folder: Path, seed: int) -> str | None:
         return f"{target.name} {seed}: {path.name}: {type(error).__name__} at {where}: {str(error)[:150]}"
     finally:
         signal.alarm(0)
+        socket.getaddrinfo = addresses
     return None
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import shutil
 import socket
 import struct
 import subprocess
@@ -147,10 +148,27 @@ def test_names_in_files_lead_nowhere_else(tmp_path):
 
 def test_a_model_of_a_folder_cannot_name_a_class_of_its_own(tmp_path):
     index = load_json(pipelines.embedded() / "model_index.json")
-    for part, kind in (("unet", ["os", "system"]), ("unet", ["pipeline_a", "Evil"]), ("_class_name", "Evil")):
+    wrong = [
+        ("unet", ["os", "system"]),
+        ("unet", "a"),
+        ("scheduler", ["evil", "DDIMScheduler"]),
+        ("_class_name", "Evil"),
+    ]
+    for part, kind in wrong:
         (tmp_path / "model_index.json").write_text(json.dumps({**index, part: kind}))
         with pytest.raises(DataError, match=r"only .* can be used"):
             pipelines.load(tmp_path)
+
+
+def test_a_model_of_a_folder_cannot_send_for_another_from_the_hub(tmp_path):
+    shutil.copytree(pipelines.embedded(), tmp_path / "base")
+    for part in ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
+        path = tmp_path / "base" / part
+        before = path.read_bytes()
+        path.write_text('"somebody/something"')
+        with pytest.raises(DataError, match=r"config\.json: expected a JSON object"):
+            pipelines.load(tmp_path / "base")
+        path.write_bytes(before)
 
 
 OFFLINE = """
