@@ -8,8 +8,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bayes_persona.errors import DataError, RunError
+from bayes_persona.errors import ConfigError, DataError, MismatchError, RunError
 from bayes_persona.named import fingerprint
 from bayes_persona.types import Params
 
@@ -71,15 +71,44 @@ def load_arrays(path: str | Path) -> tuple[Params, dict[str, Any]]:
         raise RunError(f"{path}: has no checksum, so bayes_persona did not write it; load it with safetensors itself")
     try:
         parts = json.loads(header)
-        about, checksum = parts["about"], parts["checksum"]
-    except (ValueError, TypeError, KeyError) as error:
+        about, checksum = str(parts["about"]), parts["checksum"]
+        metadata = dict(json.loads(about))
+        newer = metadata.pop("format") > FORMAT
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path}: its metadata was changed after writing; restore it or make it anew") from error
     if checksum != _checksum(arrays, about):
         raise RunError(f"{path}: the checksum does not fit: changed after writing; restore it or make it anew")
-    metadata = json.loads(about)
-    if metadata.pop("format") > FORMAT:
+    if newer:
         raise RunError(f"{path}: written by a newer version; upgrade with: pip install -U bayes-persona")
     return arrays, metadata
+
+
+@contextmanager
+def understood(path: str | Path, what: str) -> Iterator[None]:
+    """Take the content of a whole file apart inside the block; what does not fit is one error that names the file.
+
+    A checksum says that a file is as it was written, not that whoever wrote it meant what is looked for.
+
+    Args:
+        path: The file.
+        what: What it should hold.
+
+    Raises:
+        DataError: If it holds something else.
+
+    >>> with understood("a.safetensors", "basis"):
+    ...     {}["tokens"]
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.DataError: a.safetensors: holds no basis, or one that was changed (KeyError: 'tokens')
+    """
+    try:
+        yield
+    except (ConfigError, DataError, MismatchError, RunError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: holds no {what}, or one that was changed ({found})") from error
 
 
 def save_json(path: str | Path, value: Any) -> None:
@@ -109,7 +138,7 @@ def load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise _not_read(Path(path), error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON ({error}); restore it or make it anew") from error
 
 

@@ -14,7 +14,7 @@ from bayes_persona.files import append_lines, load_arrays, save_arrays, write
 from bayes_persona.named import flatten, require_finite, unflatten
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
-from bayes_persona.store import Run, open_run
+from bayes_persona.store import Run, locked, open_run
 from bayes_persona.types import Info, Kernel, State
 
 
@@ -46,7 +46,7 @@ def run(
 
     Raises:
         ConfigError: If `steps` or `checkpoint_every` is too small.
-        RunError: If the folder is damaged, or holds more steps than asked for.
+        RunError: If the folder is damaged, another process works in it, or it holds more steps than asked for.
         ConfigError: If an info calls a number `step`, which is the log's own.
         DataError: If a checkpoint would hold NaN or infinite numbers; the last good checkpoint stays.
 
@@ -61,20 +61,21 @@ def run(
     """
     if steps < 1 or checkpoint_every < 1:
         raise ConfigError(f"steps={steps}, checkpoint_every={checkpoint_every}: both must be at least 1")
-    state, log, place = kernel.init(child(seed, "init")), [], None
-    if folder is not None:
-        place = open_run(folder, {"seed": seed, "kernel": config})
-        state, log = _resume(place, state, steps)
-    saved = len(log)
-    with bar(title, total=steps, done=saved) as advance:
-        for step in range(saved, steps):
-            batch = None if batches is None else batches(step)
-            state, info = kernel.step(child(seed, "step", step), state, batch)
-            log.append(_numbers(info))
-            advance(**log[-1])
-            if place is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-                _checkpoint(place, state, log, saved)
-                saved = len(log)
+    with locked(folder):
+        state, log, place = kernel.init(child(seed, "init")), [], None
+        if folder is not None:
+            place = open_run(folder, {"seed": seed, "kernel": config})
+            state, log = _resume(place, state, steps)
+        saved = len(log)
+        with bar(title, total=steps, done=saved) as advance:
+            for step in range(saved, steps):
+                batch = None if batches is None else batches(step)
+                state, info = kernel.step(child(seed, "step", step), state, batch)
+                log.append(_numbers(info))
+                advance(**log[-1])
+                if place is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+                    _checkpoint(place, state, log, saved)
+                    saved = len(log)
     return state, log
 
 
@@ -107,8 +108,10 @@ def _resume(place: Run, fresh: Any, steps: int) -> tuple[Any, list[Info]]:
         raise RunError(f"{place.folder}: already at step {done}, more than the {steps} asked for; use another folder")
     try:
         lines = [dict(json.loads(line)) for line in place.log.read_text().splitlines()[:done]]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{place.log}: damaged ({error}); restore it or start in a new folder") from error
+    if any(type(value) not in (int, float) for line in lines for value in line.values()):
+        raise RunError(f"{place.log}: damaged (not all are numbers); restore it or start in a new folder")
     if [line.get("step") for line in lines] != list(range(1, done + 1)):
         raise RunError(f"{place.log}: does not hold the {done} steps of the state beside it; start in a new folder")
     write(place.log, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -1,24 +1,31 @@
 """Many independent draws: the same function for many items, in any order, on any machine, with the same result.
 
 An *engine* says how the calls are executed: it takes the function and the items and yields `(position, result)` in
-whatever order they finish. `serial` needs nothing, `processes` joblib; others only have to keep this shape. A call that
-fails on its data gives its `DataError` as its result, so that one bad draw does not take the others with it.
+whatever order they finish. `serial` needs nothing, `processes` joblib, `cluster` Ray; others only have to keep this
+shape. A call that fails on its data gives its `DataError` as its result, so that one bad draw does not take the others
+with it.
 """
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bayes_persona.errors import ConfigError, DataError, needs_extra
+import numpy as np
+
+from bayes_persona.errors import ConfigError, DataError, RunError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import require_finite
 from bayes_persona.progress import bar
-from bayes_persona.store import open_run
+from bayes_persona.store import locked, open_run
 from bayes_persona.types import Params
 
 Item = TypeVar("Item")
 Engine = Callable[[Callable[[Any], Params], Sequence[Any]], Iterator[tuple[int, Params | DataError]]]
+RETRIES = 10
+"""How often `cluster` does a call again whose worker is lost: a call that takes every worker with it must end."""
 
 
 def serial(function: Callable[[Item], Params], items: Sequence[Item]) -> Iterator[tuple[int, Params | DataError]]:
@@ -59,7 +66,72 @@ def processes(workers: int, *, threads: int = 1) -> Engine:
     def engine(function: Callable[[Any], Params], items: Sequence[Any]) -> Iterator[tuple[int, Params | DataError]]:
         calls = [delayed(_called)(function, position, item) for position, item in enumerate(items)]
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-            yield from Parallel(return_as="generator_unordered")(calls)  # pyright: ignore[reportReturnType]
+            drawn: Any = Parallel(return_as="generator_unordered")(calls)
+            try:
+                for one in drawn:  # noqa: UP028, since `yield from` would close it where its warning is not caught
+                    yield one
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that calls are given up is meant when one has failed
+                    drawn.close()
+
+    return engine
+
+
+def cluster(workers: int, address: str | None = None) -> Engine:
+    """Give an engine that calls in workers of a Ray cluster, on this machine or on many.
+
+    A call whose worker or machine is lost is done again elsewhere; since it depends on its item alone, it gives the
+    same. What a function holds is sent to each machine once. Each call has one core, and one thread of arithmetic.
+
+    Args:
+        workers: Calls at a time; a cluster of this machine is started with as many cores.
+        address: Of a cluster that runs already, as `ray start --head` says it, or "auto"; None starts one, which is
+            shut down when all is done. In a program that has called `ray.init` itself, that cluster is used.
+
+    Raises:
+        ConfigError: If `workers` is below 1.
+        MissingExtraError: If Ray is not installed.
+        RunError: While it runs, if a call lost its worker too often.
+
+    >>> cluster(0)
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.ConfigError: workers: expected at least 1, got 0
+    """
+    if workers < 1:
+        raise ConfigError(f"workers: expected at least 1, got {workers}")
+    with needs_extra("ray"):
+        import ray
+        from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
+
+    def engine(function: Callable[[Any], Params], items: Sequence[Any]) -> Iterator[tuple[int, Params | DataError]]:
+        ours = not ray.is_initialized()
+        if ours:
+            path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # workers import what this process can
+            here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "runtime_env": path}
+            there: dict[str, Any] = {"address": address}
+            ray.init(log_to_driver=False, **(here if address is None else there))
+        try:
+            call = ray.remote(num_cpus=1, max_retries=RETRIES)(_called)
+            sent, waiting = ray.put(function), list(enumerate(items))[::-1]
+            running: dict[Any, int] = {}
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    position, item = waiting.pop()
+                    running[call.remote(sent, position, item)] = position
+                done, _ = ray.wait(list(running))
+                position = running.pop(done[0])
+                try:
+                    yield _owned(ray.get(done[0]))
+                except RayTaskError as error:
+                    raise error.cause from error
+                except (WorkerCrashedError, NodeDiedError) as error:
+                    lost = f"draw {position}: its worker was lost {RETRIES + 1} times"
+                    raise RunError(f"{lost}; is there memory enough for {workers} at a time?") from error
+        finally:
+            if ours:
+                ray.shutdown()
 
     return engine
 
@@ -88,31 +160,33 @@ def map(
     Raises:
         DataError: If a result is NaN or infinite, or a call failed on its data, unless such are excluded; the results
             before it are kept. If all failed.
+        RunError: If the folder is damaged, or another process works in it.
 
     >>> import numpy as np
     >>> map(lambda item: {"x": np.full(1, item)}, [1, 2])[1]["x"].tolist()
     [2]
     """
-    place = None if folder is None else open_run(folder, config)
-    results: dict[int, Params] = {}
-    if place is not None:
-        there = [position for position in range(len(items)) if place.particle(position).exists()]
-        results = {position: load_arrays(place.particle(position))[0] for position in there}
-    missing = [position for position in range(len(items)) if position not in results]
     failed: dict[int, DataError] = {}
-    with bar(title, total=len(items), done=len(results)) as advance:
-        for index, result in engine(function, [items[position] for position in missing]):
-            position = missing[index]
-            try:
-                results[position] = _good(result, position)
-            except DataError as error:
-                if not exclude_failed:
-                    raise
-                failed[position] = error
-            else:
-                if place is not None:
-                    save_arrays(place.particle(position), results[position])
-            advance()
+    with locked(folder):
+        place = None if folder is None else open_run(folder, config)
+        results: dict[int, Params] = {}
+        if place is not None:
+            there = [position for position in range(len(items)) if place.particle(position).exists()]
+            results = {position: load_arrays(place.particle(position))[0] for position in there}
+        missing = [position for position in range(len(items)) if position not in results]
+        with bar(title, total=len(items), done=len(results)) as advance:
+            for index, result in engine(function, [items[position] for position in missing]):
+                position = missing[index]
+                try:
+                    results[position] = _good(result, position)
+                except DataError as error:
+                    if not exclude_failed:
+                        raise
+                    failed[position] = error
+                else:
+                    if place is not None:
+                        save_arrays(place.particle(position), results[position])
+                advance()
     if failed:
         _report(failed, len(items))
     return [results[position] for position in sorted(results)]
@@ -123,6 +197,12 @@ def _called(function: Callable[[Any], Params], position: int, item: Any) -> tupl
         return position, function(item)
     except DataError as error:
         return position, error
+
+
+def _owned(called: tuple[int, Params | DataError]) -> tuple[int, Params | DataError]:
+    """Copy a result out of Ray's store, which would keep it as long as it is used, and lets nobody write on it."""
+    position, result = called
+    return (position, result) if isinstance(result, DataError) else (position, {k: np.array(result[k]) for k in result})
 
 
 def _good(result: Params | DataError, position: int) -> Params:

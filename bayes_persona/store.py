@@ -3,9 +3,13 @@
 It *is* `config.json`, `log.jsonl`, `state.safetensors` and `posterior/*.safetensors`; resuming means reading it.
 """
 
+import fcntl
 import json
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +81,51 @@ def open_run(folder: str | Path, config: Any) -> Run:
         difference = _difference(saved["config"], config)
         raise MismatchError(f"{run.folder}: {difference}; use the same config or another folder")
     return run
+
+
+@contextmanager
+def locked(folder: str | Path | None) -> Iterator[None]:
+    """Keep other processes out of a run folder while the block runs, and clear away what a killed one left in between.
+
+    The lock ends with its process, however that ends. A folder that nobody may write needs none.
+
+    Args:
+        folder: The run folder; None locks nothing.
+
+    Raises:
+        RunError: If another process, or another thread of this one, works in the folder.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with locked(folder), locked(folder):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: ...: process ... on ... works in this folder; wait until it is done, or use another
+    """
+    if folder is None:
+        yield
+        return
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        file = (place / ".lock").open("a+")
+    except OSError:  # not to be written: whoever tries says so, with the file's name
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            who = file.read() or "another process"
+            raise RunError(f"{folder}: {who} works in this folder; wait until it is done, or use another") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        for part in [*place.glob(".*.part"), *place.glob("posterior/.*.part")]:
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        yield
 
 
 def save_posterior(folder: str | Path, posterior: Posterior) -> None:

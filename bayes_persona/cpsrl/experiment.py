@@ -2,13 +2,14 @@
 
 All runs of an agent go side by side (`jax.vmap`) and episode after episode (`jax.lax.scan`). Run r is
 `run(agents.kernel(config, specs[r], prior), steps=episodes, seed=seeds[r])`: same seeds, same episodes, same log.
+Where jax sees several devices, each takes as many of the runs as the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from bayes_persona.files import load_arrays, save_arrays
 from bayes_persona.named import flatten, unflatten
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
-from bayes_persona.store import open_run
+from bayes_persona.store import locked, open_run
 
 with needs_extra("jax"):
     import jax
@@ -77,7 +78,8 @@ def run(
     Raises:
         ConfigError: If there is nothing to run, or there are neither one world nor one for each seed.
         MismatchError: If priors of different worlds have tables of different sizes, which one program cannot hold.
-        RunError: If the folder holds another experiment, or is damaged.
+        RunError: If the folder is damaged, or another process works in it.
+        MismatchError: If the folder holds another experiment.
 
     >>> from bayes_persona.cpsrl import env, graph
     >>> found = run({"PSRL": Agent(Config(horizon=3), graph.complete)}, env.lamp(), episodes=20, seeds=range(4))
@@ -90,11 +92,11 @@ def run(
         raise ConfigError(f"episodes={episodes}, {len(seeds)} seeds, {len(agents)} agents: expected at least 1 of each")
     if len(worlds) not in (1, len(seeds)):
         raise ConfigError(f"specs: expected 1, or {len(seeds)} as there are seeds; got {len(worlds)}")
-    if folder is not None:
-        told = {name: asdict(agent.config) for name, agent in agents.items()}
-        open_run(folder, {"agents": told, "seeds": [int(seed) for seed in seeds]})
     results = {}
-    with bar(title, total=len(agents) * -(-episodes // checkpoint_every)) as advance:
+    with locked(folder), bar(title, total=len(agents) * -(-episodes // checkpoint_every)) as advance:
+        if folder is not None:
+            told = {name: asdict(agent.config) for name, agent in agents.items()}
+            open_run(folder, {"agents": told, "seeds": [int(seed) for seed in seeds]})
         for number, (name, agent) in enumerate(agents.items()):
             place = None if folder is None else Path(folder) / f"agent-{number:02d}.safetensors"
             results[name] = _live(agent, worlds, episodes, seeds, checkpoint_every, place, advance)
@@ -129,13 +131,28 @@ def _live(agent, worlds, episodes, seeds, checkpoint_every, place, advance) -> R
         more = range(done, done - (-(episodes - done) // chunks))
         names = np.array([[child(seed, "step", step) for seed in seeds] for step in more], dtype=np.uint64)
         with jax.enable_x64(True):
-            states, infos = jax.tree.map(np.asarray, _scan(setup, alone, problem, states, names))
+            given = _spread(alone, problem, states, names)
+            states, infos = jax.tree.map(np.asarray, _scan(setup, alone, *given))
         log = {name: np.concatenate([*([log[name]] if log else []), infos[name].T], axis=1) for name in episode.LOG}
         done = more.stop
         if place is not None:
             save_arrays(place, {**flatten(states), **{f"log.{name}": array for name, array in log.items()}})
         advance(regret=float(infos["regret"].mean()))
     return Result(log, [jax.tree.map(lambda part, run=run: part[run], states) for run in range(len(seeds))])
+
+
+def _spread(alone: bool, problem: Any, states: Any, names: Any) -> tuple[Any, Any, Any]:
+    """Lay the runs on all devices, or on as many as share them evenly: runs know nothing of one another."""
+    runs, devices = names.shape[1], jax.devices()
+    even = max(count for count in range(1, len(devices) + 1) if runs % count == 0)
+    if even == 1:
+        return problem, states, names
+    mesh = jax.sharding.Mesh(devices[:even], ("runs",))
+
+    def lay(tree: Any, *axes: str | None) -> Any:
+        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)))
+
+    return lay(problem) if alone else lay(problem, "runs"), lay(states, "runs"), lay(names, None, "runs")
 
 
 # What LLVM's later levels gain in such programs is less than the seconds that they take.

@@ -86,8 +86,9 @@ def _graphml(path: Path, content: bytes) -> nx.DiGraph:
     try:
         parser.Parse(content, True)
         graph = nx.read_graphml(io.BytesIO(content))
-    # networkx meets the unexpected in many ways: a wrong type is a KeyError, a wrong number a ValueError
-    except (expat.ExpatError, ParseError, nx.NetworkXError, KeyError, ValueError) as error:
+    # networkx meets the unexpected in many ways: a wrong type is a KeyError, a wrong number a ValueError, an unknown
+    # encoding a LookupError
+    except (expat.ExpatError, ParseError, nx.NetworkXError, LookupError, ValueError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path}: not valid GraphML ({error})") from error

@@ -305,8 +305,9 @@ def load(path: str | Path, *, base: str | None = None) -> tuple[Posterior, dict[
     bayes_persona.errors.RunError: nowhere.safetensors: there is no such file
     """
     arrays, about = load_arrays(Path(path))
-    count = about.get("members") or 0
-    fit = bool(arrays and count) and all(array.shape[:1] == (count,) for array in arrays.values())
+    count = about.get("members")
+    fit = isinstance(count, int) and count > 0 and bool(arrays)
+    fit = fit and all(array.shape[:1] == (count,) for array in arrays.values())
     if "method" not in about or not fit:
         raise DataError(f"{path}: holds no personalization; was it written by bayes-persona personalize?")
     if base is not None:

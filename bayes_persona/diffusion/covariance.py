@@ -18,7 +18,7 @@ from bayes_persona import named
 from bayes_persona.diffusion.pipelines import fingerprint
 from bayes_persona.diffusion.text import ended, hidden
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
-from bayes_persona.files import load_arrays, save_arrays
+from bayes_persona.files import load_arrays, save_arrays, understood
 from bayes_persona.progress import bar
 
 with needs_extra("diffusion"):
@@ -173,7 +173,8 @@ def load(path: str | Path, pipe: DiffusionPipeline | None = None) -> Covariance:
         raise DataError(f"{path}: holds no covariance; make one with diffusion.covariance.estimate and save it")
     if pipe is not None and about["encoder"] != (have := encoder(pipe)):
         raise MismatchError(f"{path}: is of text encoder {about['encoder']}, this is {have}; estimate this one's")
-    return Covariance(arrays["covariance"].astype(np.float64), about["tokens"], about["encoder"])
+    with understood(path, "covariance"):
+        return Covariance(arrays["covariance"].astype(np.float64), about["tokens"], about["encoder"])
 
 
 def encoder(pipe: DiffusionPipeline) -> str:

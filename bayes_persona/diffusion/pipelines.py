@@ -34,6 +34,9 @@ NETWORKS = {
 }
 """The networks of such a model, and the classes that each may be of; the second text encoder is SDXL's."""
 
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
+"""Where the other parts of a model may come from: nowhere, the libraries, or the first one's folder of that name."""
+
 
 def embedded() -> Path:
     """Give the folder of the small model that comes with the package.
@@ -165,10 +168,26 @@ def _index(folder: Path) -> dict[str, Any]:
     if have not in CLASSES:
         raise DataError(f"{folder}: holds a {have}; only models of class {' or '.join(CLASSES)} can be used")
     for part, classes in _networks(index).items():
-        have = (index.get(part) or [None, None])[1]
+        have = _named(index.get(part))[1]
         if have not in classes:
             raise DataError(f"{folder}: its {part} is a {have}; only {' or '.join(classes)} can be used")
+    _require_of_libraries(folder, index)
     return index
+
+
+def _named(part: Any) -> tuple[Any, Any]:
+    """Give the library and the class of a part."""
+    return (part[0], part[1]) if isinstance(part, list) and len(part) == 2 else (None, part)
+
+
+def _require_of_libraries(folder: Path, index: dict[str, Any]) -> None:
+    """Refuse parts of modules that nobody knows, and settings that diffusers would look for on the hub."""
+    for part, have in index.items():
+        if isinstance(have, list) and _named(have)[0] not in LIBRARIES:
+            raise DataError(f"{folder}: its {part} is of {_named(have)[0]}; only parts of the libraries can be used")
+    for path in (*folder.glob("*/config.json"), *folder.glob("*/scheduler_config.json")):
+        if not isinstance(load_json(path), dict):  # diffusers takes a text for the name of a model, and asks for it
+            raise DataError(f"{path}: expected a JSON object; restore it or save the model anew")
 
 
 def _assembled(folder: Path, index: dict[str, Any]) -> DiffusionPipeline:

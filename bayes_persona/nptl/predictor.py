@@ -170,7 +170,11 @@ class Predictor:
         """
         path = Path(folder) / "learner.json"
         saved = load_json(path)
-        if not isinstance(saved, dict) or not isinstance(saved.get("learner"), dict) or "format" not in saved:
+        if (
+            not isinstance(saved, dict)
+            or not isinstance(saved.get("learner"), dict)
+            or not isinstance(saved.get("format"), int)
+        ):
             raise RunError(f"{path}: not what a predictor saves; is this a folder of bayes_persona?")
         if saved["format"] > FORMAT:
             raise RunError(f"{path}: written by a newer version; upgrade with: pip install -U bayes-persona")

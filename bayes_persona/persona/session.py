@@ -12,7 +12,7 @@ from bayes_persona import loop
 from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapter import Adapter
 from bayes_persona.errors import ConfigError, DataError, needs_extra
-from bayes_persona.files import load_arrays, save_arrays
+from bayes_persona.files import load_arrays, save_arrays, understood
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.scorers import Oracle, Scorer
@@ -209,7 +209,7 @@ class Recorded:
     ):
         self.knobs, self.names, self.values = tuple(knobs), tuple(names), values
         want = (turning.settings(self.knobs), len(self.names))
-        if (len(values), values.shape[2]) != want or not values.shape[1]:
+        if values.ndim != 3 or (len(values), values.shape[2]) != want or not values.shape[1]:
             raise ConfigError(f"values: expected {want[0]} settings and {want[1]} qualities, got {values.shape}")
 
     def __call__(self, places: Sequence[int] | np.ndarray, seed: int) -> dict[str, float]:
@@ -251,8 +251,9 @@ def load(path: str | Path) -> Recorded:
     arrays, about = load_arrays(path)
     if "values" not in arrays or "knobs" not in about:
         raise DataError(f"{path}: holds no recorded session; make one with session.record")
-    found = [Knob(one["name"], tuple(one["values"]), tuple(one["gates"])) for one in about["knobs"]]
-    return Recorded(found, about["names"], arrays["values"])
+    with understood(path, "recorded session"):
+        found = [Knob(one["name"], tuple(one["values"]), tuple(one["gates"])) for one in about["knobs"]]
+        return Recorded(found, about["names"], arrays["values"])
 
 
 def record(

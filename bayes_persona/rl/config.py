@@ -55,7 +55,7 @@ class Config:
             raise ConfigError(f"graph: expected a file that ends in .graphml or .bif, or {words}; got {self.graph!r}")
         try:
             arguments = json.loads(self.env_kwargs)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"env_kwargs: not valid JSON ({error}); write it as '{{\"size\": 3}}'") from error
         if not isinstance(arguments, dict):
             raise ConfigError(f"env_kwargs: expected a JSON object like '{{\"size\": 3}}', got {self.env_kwargs}")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_persona.errors import DataError, MismatchError, needs_extra
-from bayes_persona.files import load_arrays, load_json
+from bayes_persona.files import load_arrays, load_json, understood
 from bayes_persona.named import require_like
 from bayes_persona.world import captions, facts
 from bayes_persona.world.draw import Identity
@@ -255,11 +255,12 @@ def restored(path: Path) -> tuple[Net, Float[np.ndarray, " factors"]]:
     arrays, metadata = load_arrays(path)
     if metadata.get("world") != _world():
         raise MismatchError(f"{path}: reads another world than data/*.json describe; train them again (train_oracles)")
-    stretch = arrays.pop("stretch").astype(np.float64)
-    net = Net(Config(**{**metadata["sizes"], "widths": tuple(metadata["sizes"]["widths"])}), seed=0)
-    require_like(arrays, {name: value.numpy() for name, value in net.state_dict().items()}, str(path))
-    net.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
-    return net, stretch
+    with understood(path, "oracles"):
+        stretch = arrays.pop("stretch").astype(np.float64)
+        net = Net(Config(**{**metadata["sizes"], "widths": tuple(metadata["sizes"]["widths"])}), seed=0)
+        require_like(arrays, {name: value.numpy() for name, value in net.state_dict().items()}, str(path))
+        net.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
+        return net, stretch
 
 
 def _world() -> dict[str, list[str]]:

@@ -232,7 +232,10 @@ def _round_trips(config: Config, pixels: np.ndarray) -> np.ndarray | None:
         return None
     place = config.folder / f"round_trips_{config.round_trips}.safetensors"
     if not place.exists():
-        trip = through(AutoencoderTiny.from_pretrained(config.autoencoder), config.seed)
+        trip = through(
+            AutoencoderTiny.from_pretrained(config.autoencoder, use_safetensors=True, local_files_only=True),
+            config.seed,
+        )
         save_arrays(place, {"pixels": trip(pixels[: config.round_trips])})
     return load_arrays(place)[0]["pixels"]
 
@@ -299,7 +302,11 @@ def _report(config: Config) -> dict[str, Any]:
 
     tripped = None
     if config.autoencoder is not None:
-        tripped = measured(through=through(AutoencoderTiny.from_pretrained(config.autoencoder), seed))
+        tripped = measured(
+            through=through(
+                AutoencoderTiny.from_pretrained(config.autoencoder, use_safetensors=True, local_files_only=True), seed
+            )
+        )
     places = ("folder", "out")
     given = {key: value for key, value in vars(config).items() if key not in places and value != getattr(Config, key)}
     options = [

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -9,6 +12,7 @@ from bayes_persona import run
 from bayes_persona.cpsrl import agents, env, experiment, graph, regret
 from bayes_persona.cpsrl.config import Config
 from bayes_persona.errors import ConfigError, MismatchError, RunError
+from bayes_persona.files import load_arrays
 from bayes_persona.named import flatten
 
 SHORT = Config(horizon=6, alpha=0.5)
@@ -149,3 +153,30 @@ def test_what_is_wrong_with_an_experiment_is_said(spec):
     other = [spec(0), spec(0, states={"a": 2, "b": 2, "c": 3})]
     with pytest.raises(MismatchError, match="tables of different sizes"):
         experiment.run(some, other, episodes=3, seeds=range(2))
+
+
+def test_runs_on_four_devices_give_what_one_device_gives(tmp_path):
+    # in processes of their own: how many devices a CPU is said to be is settled when jax starts
+    script = """
+import sys
+import jax, numpy as np
+from bayes_persona.cpsrl import env, experiment, graph
+from bayes_persona.cpsrl.config import Config
+from bayes_persona.files import save_arrays
+from bayes_persona.files import load_arrays
+from bayes_persona.named import flatten
+assert jax.device_count() == int(sys.argv[1])
+agents = {"told nothing": experiment.Agent(Config(horizon=5), lambda spec: graph.empty(spec, max_parents=2))}
+for worlds in (env.lamp(), [env.lamp()] * 6):  # six runs on four devices: three of them take two each
+    result = experiment.run(agents, worlds, episodes=20, seeds=range(6))["told nothing"]
+    save_arrays(f"{sys.argv[2]}-{type(worlds).__name__}.safetensors", flatten((result.log, result.states)))
+"""
+    for devices in (1, 4):
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        command = [sys.executable, "-c", script, str(devices), str(tmp_path / str(devices))]
+        subprocess.run(command, env=environment, check=True)
+    for worlds in ("FactoredSpec", "list"):
+        one, four = (load_arrays(tmp_path / f"{devices}-{worlds}.safetensors")[0] for devices in (1, 4))
+        assert one.keys() == four.keys()
+        assert all(np.array_equal(one[name], four[name]) for name in one)

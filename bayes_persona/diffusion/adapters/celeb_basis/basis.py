@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
-from bayes_persona.files import load_arrays, save_arrays
+from bayes_persona.files import load_arrays, save_arrays, understood
 from bayes_persona.named import fingerprint
 from bayes_persona.seeds import generator
 
@@ -183,10 +183,11 @@ def load(path: str | Path) -> Basis:
     if "basis" not in about:
         raise DataError(f"{path}: holds no basis; build one with celeb_basis.basis.build")
     count = sum(name.endswith(".mean") for name in arrays)
-    positions = [
-        Position(arrays[f"{k}.mean"], arrays[f"{k}.rows"], float(arrays[f"{k}.distance"])) for k in range(count)
-    ]
-    return Basis(tuple(positions), arrays["tokens"], about["table"])
+    with understood(path, "basis"):
+        positions = [
+            Position(arrays[f"{k}.mean"], arrays[f"{k}.rows"], float(arrays[f"{k}.distance"])) for k in range(count)
+        ]
+        return Basis(tuple(positions), arrays["tokens"], about["table"])
 
 
 def build(

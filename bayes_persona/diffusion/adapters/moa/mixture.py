@@ -15,7 +15,7 @@ from bayes_persona.diffusion.adapters.moa.now import Now
 from bayes_persona.diffusion.attach import attached
 from bayes_persona.diffusion.pipelines import fingerprint
 from bayes_persona.errors import DataError, MismatchError, needs_extra
-from bayes_persona.files import load_arrays, save_arrays
+from bayes_persona.files import load_arrays, save_arrays, understood
 from bayes_persona.named import fingerprint as fingerprint_arrays
 from bayes_persona.seeds import child
 from bayes_persona.types import Params
@@ -142,7 +142,8 @@ def load(path: str | Path) -> Mixture:
     arrays, about = load_arrays(path)
     if "mixture" not in about:
         raise DataError(f"{path}: holds no mixture of attention; train one with bayes_persona.world.train_moa")
-    return Mixture(Config(**about["mixture"]), arrays, about["base"], about["encoder"])
+    with understood(path, "mixture of attention"):
+        return Mixture(Config(**about["mixture"]), arrays, about["base"], about["encoder"])
 
 
 def build(pipe: Any, config: Config, *, encoder: str = "", seed: int = 0) -> Mixture:
