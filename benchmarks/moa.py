@@ -28,7 +28,6 @@ from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
 from bayes_persona.world import face, facts, oracles, splits, train_moa
-from bayes_persona.world.draw import Identity
 from bayes_persona.world.introduced import Introduced
 from benchmarks import subjects
 from benchmarks.rows import Row, ratio, row, save
@@ -276,20 +275,12 @@ def pairs(bench: Bench, command: str) -> list[Row]:
             text = f"a {who.superclass} <me> on the left and a {other.superclass} <you0> on the right at night"
             pixels = bench.drawn(bench.moa(k, [place]), [text] * len(start), start)
             left, right = (oracles.load().read(pixels, view).z for view in ("left", "right"))
-            shares[sort] = float(np.mean([told(*seen, who, other) for seen in zip(left, right, strict=True)]))
+            shares[sort] = float(np.mean([subjects.told(*seen, who, other) for seen in zip(left, right, strict=True)]))
             found[f"two_subjects.{sort}"].append(shares[sort])
         found["two_subjects"].append(float(np.mean(list(shares.values()))))
     seconds = time.perf_counter() - started
     about = "share of pictures in which both are nearer to who they should be than the mean person is, and not swapped"
     return [row(f"moa.{name}", share, about, command=command, seconds=seconds) for name, share in found.items()]
-
-
-def told(left: np.ndarray, right: np.ndarray, one: Identity, other: Identity) -> bool:
-    """Whether both identities are right, which is nearer than people are to the mean person, and not swapped."""
-    far = [oracles.distance(np.full(left.shape, 0.5), who) for who in (one, other)]
-    off = oracles.distance(left, one), oracles.distance(right, other)
-    crossed = oracles.distance(left, other) + oracles.distance(right, one)
-    return off[0] < far[0] and off[1] < far[1] and sum(off) < crossed
 
 
 def overhead(bench: Bench, command: str) -> list[Row]:

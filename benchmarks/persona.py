@@ -58,7 +58,7 @@ class Config:
     """Adapters."""
     identities: int = 20
     """Held-out identities that are reported."""
-    tuned: int = 12
+    tuned: int = 24
     """Other held-out identities, that the constant is found on."""
 
 

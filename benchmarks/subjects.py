@@ -111,3 +111,11 @@ def spread(pixels: np.ndarray, noises: int) -> float:
     """Give the mean absolute difference between pictures of one prompt."""
     groups = pixels.reshape(-1, noises, *pixels.shape[1:]) / 255
     return float(np.abs(groups[:, :1] - groups[:, 1:]).mean())
+
+
+def told(left: np.ndarray, right: np.ndarray, one: Identity, other: Identity) -> bool:
+    """Whether both identities are right, which is nearer than people are to the mean person, and not swapped."""
+    far = [oracles.distance(np.full(left.shape, 0.5), who) for who in (one, other)]
+    off = oracles.distance(left, one), oracles.distance(right, other)
+    crossed = oracles.distance(left, other) + oracles.distance(right, one)
+    return off[0] < far[0] and off[1] < far[1] and sum(off) < crossed

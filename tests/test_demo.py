@@ -18,7 +18,16 @@ from bayes_persona.files import load_arrays
 from bayes_persona.metrics import accuracy
 from bayes_persona.nptl.learner_torch import TorchLearner
 
-SMALL = {"examples": 30, "particles": 2, "splits": 2, "episodes": 3, "drivers": 2, "portraits": 2, "portrait_steps": 2}
+SMALL = {
+    "examples": 30,
+    "particles": 2,
+    "splits": 2,
+    "episodes": 3,
+    "drivers": 2,
+    "portraits": 2,
+    "portrait_steps": 2,
+    "tunings": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +40,7 @@ def outcome(tmp_path_factory):
 
 def test_the_page_stands_alone_and_has_every_picture(outcome):
     page = (outcome[0] / "index.html").read_text()
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 12
     assert not re.search(r'(src|href)="(?!#|data:)', page)  # nothing is fetched
     assert "$" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.S).lower().split()

@@ -29,12 +29,15 @@ class Config:
     """Pictures of the person to personalize on."""
     portraits: int = 6
     """Members of the posterior over personalizations."""
-    portrait_steps: int = 120
+    portrait_steps: int = 25
     """Steps that they are trained for, all in one pass."""
+    tunings: int = 20
+    """Generations that are spent on turning knobs."""
     seed: int = 0
     """Names the whole demo."""
 
     def __post_init__(self):
         ranges.at_least(self, 1, "examples", "particles", "splits", "episodes", "drivers", "photos", "portrait_steps")
+        ranges.at_least(self, 1, "tunings")
         if self.portraits < 2:
             raise ConfigError(f"portraits: expected at least 2, whose disagreement can be shown, got {self.portraits}")

@@ -8,10 +8,14 @@ from jaxtyping import Float, UInt8
 from bayes_persona.demo.config import Config
 from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
-from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
-from bayes_persona.persona import uncertainty
+from bayes_persona.persona import celebrities, turning, uncertainty
+from bayes_persona.persona import verdict as verdicts
+from bayes_persona.persona.learned import Learned
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
+from bayes_persona.persona.scorers import Oracle
+from bayes_persona.persona.turning import Turned
+from bayes_persona.persona.verdict import Verdict
 from bayes_persona.seeds import child
 from bayes_persona.world import oracles, splits
 
@@ -22,6 +26,8 @@ PROMPTS = (
 """Situations that none of the photos shows."""
 NOISES = 2
 """Pictures of each prompt that every member makes."""
+QUICK = generate.Config(steps=10)
+"""How pictures are sampled that nobody looks at for long."""
 WHO = 5
 """Of the held-out identities, this one: a woman."""
 
@@ -36,12 +42,14 @@ class Scene(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The photos, the pictures, and how far each is from the person by the oracles' reading."""
+    """The photos, the pictures, how far each is from the person by the oracles' reading, and what they say."""
 
     superclass: str
     photos: UInt8[np.ndarray, "n h w 3"]
     scenes: tuple[Scene, ...]
     errors: dict[str, Float[np.ndarray, " pictures"]]
+    verdict: Verdict
+    turned: Turned
 
 
 def compare(config: Config) -> Result:
@@ -49,8 +57,9 @@ def compare(config: Config) -> Result:
     who = splits.held_out(WHO + 1, config.seed)[WHO]
     examples = splits.photos(who, config.photos, seed=config.seed)
     photos = Shown(np.stack([one.render().pixels for one in examples]), tuple(one.caption for one in examples))
-    pipe, adapter = pipelines.load(), TextualInversion(Subject(who.superclass))
-    draw = Draw(particles=config.portraits, steps=config.portrait_steps, rate=2e-2)
+    pipe, judge = pipelines.load(), Oracle()
+    adapter = celebrities.method(pipe, Subject(who.superclass), photos.pixels, embedded=True)
+    draw = Draw(particles=config.portraits, steps=config.portrait_steps, rate=6e-2)
     posterior = personalize(pipe, adapter, photos, draw, seed=config.seed, title="portraits")
     scenes = []
     for number, prompt in enumerate(PROMPTS):
@@ -67,4 +76,10 @@ def compare(config: Config) -> Result:
         f"a {who.superclass}, not personalized": np.concatenate([scene.anyone for scene in scenes]),
     }
     errors = {name: oracles.identity_error(pixels, who) for name, pixels in pictures.items()}
-    return Result(who.superclass, photos.pixels, tuple(scenes), errors)
+    verdict = verdicts.judge(
+        pipe, adapter, posterior, photos.pixels, verdicts.SITUATIONS, seed=child(config.seed, "verdict"),
+        config=QUICK, title="verdict",
+    )  # fmt: skip
+    learned = Learned(pipe, adapter, posterior, photos, QUICK, judge)
+    turned = turning.turn(learned, PROMPTS, config.tunings, seed=child(config.seed, "tune"), title="tuning")
+    return Result(who.superclass, photos.pixels, tuple(scenes), errors, verdict, turned)

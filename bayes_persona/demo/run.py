@@ -1,5 +1,6 @@
 """The main job: all three acts, the table in the terminal, and the page."""
 
+import html
 import os
 import platform
 import time
@@ -14,6 +15,7 @@ from bayes_persona.demo import page, plots, portrait, taxi, transfer
 from bayes_persona.demo.config import Config
 from bayes_persona.metrics import Interval, mean_interval
 from bayes_persona.persona import plots as portraits
+from bayes_persona.persona import uncertainty
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     person = portrait.compare(config)
     console.print(page.terminal_table("A person from a few pictures", *_portrait_table(person), ours="model average"))
     seconds = time.perf_counter() - started
-    numbers = _numbers(config, digits, rides, person, seconds)
+    numbers, tuned = _numbers(config, digits, rides, person, seconds), person.turned.tuned
     parts = {
         "splits": str(config.splits),
         "drivers": str(config.drivers),
@@ -53,6 +55,11 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         "portrait_table": page.html_table(*_portrait_table(person), ours="model average"),
         "photo_strip": portraits.photo_strip(person.photos),
         "scenes": "".join(_scene(scene) for scene in person.scenes),
+        "verdict": html.escape(person.verdict.text),
+        "situations": portraits.situations(person.verdict.situations, person.verdict.sure),
+        "tunings": str(config.tunings),
+        "turned": ", ".join(f"{name} {value:g}" for name, value in tuned.setting.items()),
+        "tuning": portraits.tuning(np.array([one.utility for one in tuned.history]), tuned.edges),
         "command": _command(config),
         "made": f"{seconds:.0f} seconds on {os.cpu_count()} cores ({platform.machine()}), version {__version__}",
     }
@@ -119,8 +126,13 @@ def _portrait_headline(result: portrait.Result) -> str:
 
 
 def _scene(scene: portrait.Scene) -> str:
-    picture = portraits.posterior(scene.averaged, scene.members)
-    return f"<figure>{picture}<figcaption>“{scene.prompt}”, with the person in place of anyone.</figcaption></figure>"
+    picture, maps = portraits.posterior(scene.averaged, scene.members), portraits.maps(uncertainty.maps(scene.members))
+    said = f"“{scene.prompt}”, with the person in place of anyone."
+    parts = "Its variance: what more photos would take away, and what the noise decides."
+    return (
+        f"<figure>{picture}<figcaption>{said}</figcaption></figure>"
+        f"<figure>{maps}<figcaption>{parts}</figcaption></figure>"
+    )
 
 
 def _verdict(paired: Interval, name: str) -> str:
@@ -159,6 +171,8 @@ def _numbers(
             for agent, outcome in rides.outcomes.items()
         },
         "portrait": {name: errors.round(6).tolist() for name, errors in person.errors.items()},
+        "verdict": {"dispersion": person.verdict.dispersion, "situations": person.verdict.situations},
+        "tuned": {"setting": person.turned.tuned.setting, "expected": person.turned.tuned.expected},
         "edges": [
             {"cause": cause, "effect": effect, "probability": probability, "true": rides.truth.has_edge(cause, effect)}
             for cause, effect, probability in rides.learned.edges(data="probability")

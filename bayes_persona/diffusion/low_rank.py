@@ -40,6 +40,8 @@ PARTS = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"}
 """The four projections of an attention, as diffusers and as gates call them."""
 BLOCKS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 """The three thirds of a U-Net, likewise."""
+ATTENTIONS = {"attn1": "self", "attn2": "cross"}
+"""Attention of the picture to itself, and to the text."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class LowRank:
     Raises:
         ConfigError: If a number is out of its range, or a target is not a projection of an attention.
 
-    >>> LowRank(Subject("robot"), targets=("attn2.to_k", "to_v")).gates
-    ('down.key', 'down.value', 'mid.key', 'mid.value', 'up.key', 'up.value')
+    >>> LowRank(Subject("robot"), targets=("attn2.to_k", "to_v")).gates[:3]
+    ('down.self.value', 'down.cross.key', 'down.cross.value')
     """
 
     subject: Subject
@@ -61,6 +63,8 @@ class LowRank:
     """The change is multiplied by alpha / rank."""
     targets: tuple[str, ...] = tuple(PARTS)
     """Ends of names, as PEFT's `target_modules`: `to_k` is every attention's, `attn2.to_k` those that read the text."""
+    shut: tuple[str, ...] = ()
+    """Gates of parts that are not touched: nothing is learned for them. `mid` is all gates that begin so."""
     scale: float = 1.0
     """How much of the change is made; a knob for generation, which training leaves at 1."""
     method: str = "low_rank"
@@ -73,15 +77,19 @@ class LowRank:
         for name in self.targets:
             if _part(name) is None:
                 raise ConfigError(f"targets: {name!r} is no projection; it must end in one of {', '.join(PARTS)}")
+        for name in self.shut:
+            if not any(_within(gate, name) for gate in self._every_gate):
+                raise ConfigError(f"shut: there is no gate {name}; there are {', '.join(self._every_gate)}")
+        if self.shut and not self.gates:
+            raise ConfigError("shut: every gate is, so that nothing is learned; leave one open")
         low, high = self.knobs["scale"]
         if not low <= self.scale <= high:
             raise ConfigError(f"scale: expected {low:g} to {high:g}, got {self.scale}")
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """One gate for each third of the U-Net and kind of projection, such as `mid.value`."""
-        parts = [part for part in PARTS.values() if part in {_part(name) for name in self.targets}]
-        return tuple(f"{block}.{part}" for block in BLOCKS.values() for part in parts)
+        """One gate for each third of the U-Net, attention and projection that is learned, such as `mid.cross.value`."""
+        return tuple(gate for gate in self._every_gate if not any(_within(gate, name) for name in self.shut))
 
     @property
     def knobs(self) -> Mapping[str, tuple[float, float]]:
@@ -139,7 +147,7 @@ class LowRank:
         """Give what `attach.attached` puts into a network that the params were started for.
 
         Raises:
-            MismatchError: If the params are not of this method's rank and targets.
+            MismatchError: If the params are not of this method's rank, targets and open gates.
         """
         parts: dict[str, Part] = {}
         for name in dict.fromkeys(name.rpartition(".")[0] for name in params):
@@ -178,7 +186,7 @@ class LowRank:
         return self.scale * self.alpha / self.rank
 
     def _layers(self, net: Any) -> dict[str, LoraLayer]:
-        """Give what PEFT would put into this network, by the name of its place, without numbers."""
+        """Give what PEFT would put where gates are open, by the name of its place, without numbers."""
         with torch.device("meta"):  # the structure alone: nothing is copied or drawn
             unet = type(net).from_config(net.config)
             config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets))
@@ -186,7 +194,21 @@ class LowRank:
                 inject_adapter_in_model(config, unet)
             except ValueError as error:  # PEFT's own words name the targets
                 raise ConfigError(f"targets: {error}") from error
-        return {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
+        found = {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
+        touched = {name: layer for name, layer in found.items() if gate_of(name) in self.gates}
+        if not touched:
+            raise ConfigError(f"shut: nothing of this network is left to learn, of {', '.join(self.gates)}")
+        return touched
+
+    @property
+    def _every_gate(self) -> tuple[str, ...]:
+        kinds = [
+            (attention, part)
+            for layer, attention in ATTENTIONS.items()
+            for end, part in PARTS.items()
+            if any(name.endswith(f"{layer}.{end}") or f"{layer}.{end}".endswith(name) for name in self.targets)
+        ]
+        return tuple(f"{block}.{attention}.{part}" for block in BLOCKS.values() for attention, part in kinds)
 
 
 class LowRankLinear(OfText):
@@ -244,9 +266,15 @@ def gate_of(name: str) -> str:
     """Give the gate of a place in the U-Net.
 
     >>> gate_of("mid_block.attentions.0.transformer_blocks.0.attn2.to_v")
-    'mid.value'
+    'mid.cross.value'
     """
-    return f"{BLOCKS.get(name.partition('.')[0])}.{_part(name)}"
+    attention = next((gate for layer, gate in ATTENTIONS.items() if f".{layer}." in name), "self")
+    return f"{BLOCKS.get(name.partition('.')[0])}.{attention}.{_part(name)}"
+
+
+def _within(gate: str, name: str) -> bool:
+    """Say whether a gate is one of those that a name means."""
+    return gate == name or gate.startswith(f"{name}.")
 
 
 def _part(name: str) -> str | None:

@@ -73,6 +73,8 @@ class Rows:
     Photos and atoms of the base measure are picked as often as the prior's share says, so few rows are spent on what
     hardly counts, and each picked row is weighted by its member's weight over the chance of picking it: on average one.
 
+    >>> from bayes_persona.diffusion import pipelines
+    >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> black = Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot at night",))
     >>> few = Config(particles=3, rows=2, alpha=0.0)

@@ -116,7 +116,7 @@ def constant(
     """Give the constant with which intervals of a level hold as many true factors as they should, on these people.
 
     Raises:
-        DataError: If nothing counts, or members agree to the last digit.
+        DataError: If nothing counts, or members agree to the last digit, and are wrong, too often.
 
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.normal(size=(500, 4))
@@ -125,10 +125,13 @@ def constant(
     2.0
     """
     counts = _counted(said, truth, counts)
-    half = said.half_width(level)
-    if not (half[counts] > 0).all():
-        raise DataError("members: some agree to the last digit, so that no constant makes their intervals hold")
-    return float(np.quantile((np.abs(truth - said.mean) / half)[counts], level))
+    error, half = np.abs(truth - said.mean)[counts], said.half_width(level)[counts]
+    # an interval without width holds the truth whatever multiplies it, or never does
+    needed = np.where(half > 0, error / np.where(half > 0, half, 1.0), np.where(error > 0, np.inf, 0.0))
+    found = float(np.quantile(needed, level, method="inverted_cdf"))
+    if not np.isfinite(found):
+        raise DataError("members: most agree to the last digit, so that no constant makes their intervals hold")
+    return found
 
 
 def crps(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bayes_persona import ranges
+from bayes_persona.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Config:
     """How a folder of photos becomes a posterior over personalized models.
 
     Raises:
-        ConfigError: If a number is too small.
+        ConfigError: If a number is too small, or something is asked for that needs a judge.
 
     >>> Config(photos=Path("photos"), superclass="robot").particles
     8
@@ -31,11 +32,12 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
-    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "lipe", "dual_pivot"] = (
+    method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "moa", "lipe", "dual_pivot"] = (
         "textual_inversion"
     )
-    """How the model is told of the subject. `lipe` is for `bayes-persona edit`: captions should say pose, expression
-    and scene, and others.json among the photos may list prompts for pictures of anyone, which it learns as well."""
+    """How the model is told of the subject. `moa` needs hardly any steps; `lipe` is for `bayes-persona edit`: captions
+    should say pose, expression and scene, and others.json among the photos may list prompts for pictures of anyone,
+    which it learns as well; `dual_pivot` is for `bayes-persona restore`."""
     token: str = "<me>"
     """The new word for the subject."""
     guide: Path | None = None
@@ -44,8 +46,12 @@ class Config:
     """Folder of a CLIPSeg model that finds the superclass in photos without masks, so that only it is learned."""
     particles: int = 8
     """Members of the posterior."""
-    alpha: float = 1.0
-    """How many photos the prior is worth; 0 trusts the photos alone."""
+    alpha: float | Literal["held-out"] = 1.0
+    """How many photos the prior is worth; 0 trusts the photos alone, `held-out` leaves out each in turn and takes what
+    tells it best, which trains for every photo and four candidates."""
+    base_measure: Literal["generated", "distilled"] = "generated"
+    """What the prior is: pictures of anyone that the model makes first, or what it predicts for anyone on the photos'
+    own noised latents."""
     steps: int = 200
     """Steps of training, which all members take together."""
     rate: float | None = None
@@ -55,13 +61,25 @@ class Config:
     alike."""
     pictures: int = 2
     """Pictures of each prompt that every member makes."""
+    tune: int = 0
+    """Generations that may be spent on finding good gates, knobs and guidance by C-PSRL; 0 leaves them as they are."""
+    judge: Path | None = None
+    """Folder of a CLIP model that says who and what pictures show, for the verdict and --tune; the embedded model has
+    oracles of its own."""
+    sampling: int = 25
+    """Steps of sampling a picture."""
     guidance: float | None = None
     """Classifier-free guidance; left out, 3 for the embedded model and 7.5 for others."""
     seed: int = 0
     """Names the run."""
 
     def __post_init__(self):
-        ranges.at_least(self, 1, "particles", "steps", "pictures")
+        ranges.at_least(self, 1, "particles", "steps", "pictures", "sampling")
+        ranges.at_least(self, 0, "tune")
+        if self.alpha != "held-out":
+            ranges.at_least(self, 0, "alpha")
+        if self.tune and self.base is not None and self.judge is None:
+            raise ConfigError("tune: pictures of this model need a judge; give --judge the folder of a CLIP model")
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -1,16 +1,9 @@
 """The `edit` command: a photo of someone who was learned, in another pose or mood, by LIPE's masked blending."""
 
-import html
-import os
-import platform
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -18,7 +11,6 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.markup import escape
 
-from bayes_persona import __version__
 from bayes_persona.diffusion import adapter as adapters
 from bayes_persona.diffusion import photos, pipelines
 from bayes_persona.diffusion.adapter import Adapter, Subject
@@ -27,8 +19,8 @@ from bayes_persona.diffusion.adapters.lipe.method import Lipe
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.errors import DataError, needs_extra
-from bayes_persona.files import save_json, write
-from bayes_persona.persona import plots
+from bayes_persona.files import save_json
+from bayes_persona.persona import page, plots
 from bayes_persona.persona.captioner import World
 from bayes_persona.persona.edit_config import Config
 from bayes_persona.progress import bar
@@ -144,32 +136,20 @@ def _save(
     config: Config, caption: str, prompts: list[str], before: np.ndarray, edited: nima.Edited, seconds: float
 ) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
-    figures, numbers, masks = [], {}, masks_shown(edited)
+    sections, found, masks = [], {}, masks_shown(edited)
     for k, prompt in enumerate(prompts):
         Image.fromarray(edited.pixels[k]).save(config.out / f"edit_{k}.png")
         Image.fromarray(masks[k]).save(config.out / f"mask_{k}.png")
         share = float(edited.mask[k].float().mean())
-        numbers[prompt] = {"painted": share}
+        found[prompt] = {"painted": share}
         strip = plots.photo_strip(np.stack([before[k], masks[k], edited.pixels[k]]), ("before", "mask", "after"))
-        said = f"{share:.0%} of the photo was painted anew."
-        figures.append(f"<h2>{html.escape(prompt)}</h2><figure>{strip}<figcaption>{said}</figcaption></figure>")
-    template = Template((files("bayes_persona.persona") / "assets" / "edit.html").read_text())
-    page = template.substitute(
-        caption=html.escape(caption),
-        edits="".join(figures),
-        made=f"{seconds:.0f} seconds on {os.cpu_count()} cores ({platform.machine()}), version {__version__}",
-        command=html.escape(_command(config)),
+        sections.append(page.section(prompt, page.figure(strip, f"{share:.0%} of the photo was painted anew.")))
+    page.write(
+        config.out,
+        "A photo, edited",
+        f"The photo was said to show: {caption}. What is white in a mask was painted anew; all else is the photo's.",
+        *sections, verb="edit", config=config, seconds=seconds,
+    )  # fmt: skip
+    save_json(
+        config.out / "results.json", {"config": page.numbers(config), "seconds": round(seconds, 1), "prompts": found}
     )
-    write(config.out / "index.html", page.encode())
-    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    save_json(config.out / "results.json", {"config": said, "seconds": round(seconds, 1), "prompts": numbers})
-
-
-def _command(config: Config) -> str:
-    plain = Config(config.photo, config.person, config.prompt)
-    words = ["bayes-persona", "edit"]
-    for name, value in asdict(config).items():
-        if name in {"photo", "person", "prompt"} or value != getattr(plain, name):
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [f"--{name}", str(one)]
-    return shlex.join(words)

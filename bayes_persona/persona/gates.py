@@ -5,7 +5,7 @@ open that move who it is; what they would have done to everything else is not do
 then say how far other methods should open theirs: β of Perfusion's layers, the routers of a mixture of attention.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import networkx as nx
@@ -30,6 +30,35 @@ class Chosen(NamedTuple):
     gates: dict[str, float]
     """As `adapter.attached` takes them."""
     tuned: Tuned
+
+
+class Everyone:
+    """Several people's sessions as one: a setting is as good as it is for them on average.
+
+    What gates are good for is much the same for all subjects of a method, so it can be learned on some for others.
+
+    Args:
+        sessions: All with the same knobs and qualities.
+
+    Raises:
+        ConfigError: If there is none, or they differ in knobs or qualities.
+
+    >>> from bayes_persona.persona.knobs import Knob
+    >>> from bayes_persona.persona.session import Recorded
+    >>> two = [Recorded([Knob("mid", (0.0, 1.0), ("mid",))], ["identity"], np.full((2, 1, 1), x)) for x in (0.2, 0.6)]
+    >>> Everyone(two)([0], seed=0)
+    {'identity': 0.4}
+    """
+
+    def __init__(self, sessions: Sequence[Generates]):
+        if not sessions or any((one.knobs, one.names) != (sessions[0].knobs, sessions[0].names) for one in sessions):
+            raise ConfigError("sessions: expected some, all with the same knobs and qualities")
+        self.sessions, self.knobs, self.names = sessions, sessions[0].knobs, sessions[0].names
+
+    def __call__(self, places: Sequence[int] | np.ndarray, seed: int) -> dict[str, float]:
+        """Ask them all."""
+        every = [one(places, seed) for one in self.sessions]
+        return {name: float(np.mean([values[name] for values in every])) for name in self.names}
 
 
 def choose(

@@ -123,17 +123,21 @@ def usual(adapter: Adapter, guidance: Sequence[float] = (1.5, 3.0, 5.0)) -> tupl
     return (*gates(adapter), *own(adapter), Knob(GUIDANCE, tuple(guidance)))
 
 
-def gates(adapter: Adapter, *, each: bool = False) -> tuple[Knob, ...]:
-    """Give knobs that open (1) and shut (0) gates: all of a third of the U-Net together, or each alone.
+def gates(adapter: Adapter, depth: int = 1) -> tuple[Knob, ...]:
+    """Give knobs that open (1) and shut (0) gates.
+
+    Args:
+        adapter: Whose.
+        depth: How many words of gates' names are told apart: 1 turns all of a third of the U-Net together.
 
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.low_rank import LowRank
-    >>> [len(gates(LowRank(Subject("robot")), each=each)) for each in (False, True)]
-    [3, 12]
+    >>> [knob.name for knob in gates(LowRank(Subject("robot")), depth=2)][:3]
+    ['down.self', 'down.cross', 'mid.self']
     """
     groups: dict[str, list[str]] = {}
     for gate in adapter.gates:
-        groups.setdefault(gate if each else gate.partition(".")[0], []).append(gate)
+        groups.setdefault(".".join(gate.split(".")[:depth]), []).append(gate)
     return tuple(Knob(name, (0.0, 1.0), tuple(members)) for name, members in groups.items())
 
 

@@ -1,13 +1,17 @@
 """Pictures of a posterior over personalizations, as SVG text that goes straight into a page."""
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from bayes_persona.errors import needs_extra
-from bayes_persona.pictures import COLOURS
+from bayes_persona.persona.uncertainty import Maps
+from bayes_persona.pictures import COLOURS, FAINT, INK, QUIET
+from bayes_persona.pictures import axes as plain_axes
 
 with needs_extra("diffusion"):
     import matplotlib
@@ -54,6 +58,54 @@ def posterior(averaged: UInt8[np.ndarray, "s h w 3"], members: UInt8[np.ndarray,
     scale = ScalarMappable(Normalize(0, top), "magma")
     figure.colorbar(scale, ax=axes[:, -1], shrink=0.9, label="sd over members")
     return svg(figure)
+
+
+def maps(found: Maps) -> str:
+    """Show what members disagree on, what they leave to the noise, and both, as standard deviations on one scale.
+
+    >>> from bayes_persona.persona import uncertainty
+    >>> maps(uncertainty.maps(np.zeros((2, 3, 8, 8, 3), np.uint8)))[:4]
+    '<svg'
+    """
+    figure = Figure(figsize=(5.4, 1.9), layout="constrained")
+    axes, top = figure.subplots(1, 3), max(0.05, float(np.sqrt(found.total.max())))
+    for axis, variance, title in zip(axes, found, ("epistemic", "aleatoric", "total"), strict=True):
+        heat(axis, np.sqrt(variance), top, title)
+    figure.colorbar(ScalarMappable(Normalize(0, top), "magma"), ax=axes, shrink=0.9, label="sd, of the range")
+    return svg(figure)
+
+
+def concentration(alphas: Sequence[float], losses: Float[np.ndarray, "photos alphas"]) -> str:
+    """Show how well photos that were left out are told at each worth of the prior.
+
+    >>> concentration((0.0, 2.0), np.array([[0.2, 0.1], [0.3, 0.2]]))[:4]
+    '<svg'
+    """
+    ax = plain_axes(None, size=(4.6, 2.6))
+    places = np.arange(len(alphas))
+    for one in losses:
+        ax.plot(places, one, color=FAINT, linewidth=1)
+    ax.plot(places, losses.mean(axis=0), color=COLOURS[0], marker="o", label="mean over photos")
+    ax.set(xlabel="α: photos that the prior is worth", ylabel="loss of the left-out photo")
+    ax.set_xticks(places, [f"{alpha:g}" for alpha in alphas])
+    ax.legend(frameon=False, fontsize=9)
+    return svg(ax.figure)
+
+
+def situations(found: Mapping[str, float], sure: float) -> str:
+    """Show how far members are apart in each situation, and where that begins to be too much.
+
+    >>> situations({"a happy look": 0.1}, 0.05)[:4]
+    '<svg'
+    """
+    ax = plain_axes(None, size=(5.4, 0.34 * len(found) + 0.9))
+    names, values = list(found), list(found.values())
+    ax.barh(names, values, color=[COLOURS[0] if value <= sure else COLOURS[1] for value in values], height=0.6)
+    ax.axvline(sure, color=INK, linewidth=1, linestyle=":")
+    ax.annotate("too much", (sure, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=9, color=QUIET)
+    ax.set(xlabel="disagreement of members", xlim=(0, 1.15 * max(*values, 1.3 * sure)))
+    ax.invert_yaxis()
+    return svg(ax.figure)
 
 
 def routers(
@@ -121,7 +173,7 @@ def heat(axis: Axes, spread: Float[np.ndarray, "h w"], top: float, title: str = 
     axis.set_title(title, fontsize=9)
 
 
-def svg(figure: Figure, *, transparent: bool = True) -> str:
+def svg(figure: Any, *, transparent: bool = True) -> str:
     """Give a figure as SVG text: the same numbers give the same text.
 
     >>> svg(Figure())[:4]

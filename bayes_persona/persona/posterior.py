@@ -53,6 +53,7 @@ def personalize(
         MismatchError: If there are more or fewer starts than members.
         MismatchError: If the folder holds a run with other photos, settings or another base model.
 
+    >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> pipe, black = pipelines.load(), Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot at night",))
     >>> quick = Config(particles=2, steps=2, rows=1, alpha=0.0)

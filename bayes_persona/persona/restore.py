@@ -1,13 +1,7 @@
 """The `restore` command: a bad photo and a person in, a picture that could have been the photo out."""
 
-import html
-import os
-import platform
 import time
-from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,7 +9,6 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.markup import escape
 
-from bayes_persona import __version__
 from bayes_persona.diffusion import adapter as adapters
 from bayes_persona.diffusion import photos, pipelines
 from bayes_persona.diffusion.adapters.dual_pivot.method import restored
@@ -24,8 +17,8 @@ from bayes_persona.diffusion.restoration import quality
 from bayes_persona.diffusion.restoration.restore import Config as Sampling
 from bayes_persona.diffusion.restoration.restore import require_large, restore
 from bayes_persona.errors import ConfigError, needs_extra
-from bayes_persona.files import save_json, write
-from bayes_persona.persona import plots
+from bayes_persona.files import save_json
+from bayes_persona.persona import page, plots
 from bayes_persona.persona.restore_config import Config
 from bayes_persona.posterior import Posterior
 from bayes_persona.progress import bar
@@ -68,7 +61,7 @@ def run(config: Config, console: Console) -> dict[str, dict[str, float]]:
             return latents
 
         how: Any = {"config": sampling, "seed": config.seed, "on_step": on_step}
-        made["the restorer alone"] = restore(pipe, guide, before, [method.subject.anyone(prompt)], **how)
+        made["the restorer alone"] = restore(pipe, guide, before, [method.subject.anyone(config.prompt)], **how)
         with method.attached(pipe, posterior.stacked(), torch.arange(len(posterior))):
             made["restored"] = restore(pipe, guide, before, [prompt], average=len(posterior), **how)
         members = _members(pipe, guide, method, posterior, before, prompt, how) if len(posterior) > 1 else None
@@ -76,7 +69,7 @@ def run(config: Config, console: Console) -> dict[str, dict[str, float]]:
     _save(config, before, made, truth, members)
     seconds = time.perf_counter() - started
     _page(config, prompt, before, made, truth, members, scores, seconds)
-    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    said = page.numbers(config)
     save_json(config.out / "results.json", {"config": said, "seconds": round(seconds, 1), "scores": scores})
     for name, found in scores.items():
         console.print(f"{name}: PSNR {found['psnr']:.2f} dB, SSIM of brightness {found['ssim']:.3f}")
@@ -123,16 +116,18 @@ def _page(
 ) -> None:
     shown = {"before": before, **made} | ({} if truth is None else {"truth": truth})
     titles = tuple(f"{name}\n{scores[name]['psnr']:.1f} dB" if name in scores else name for name in shown)
-    spread = "" if members is None else _spread(made["restored"], members)
-    template = Template((files("bayes_persona.persona") / "assets" / "restored.html").read_text())
-    page = template.substitute(
-        photo=html.escape(config.photo.name),
-        prompt=html.escape(prompt),
-        pictures=plots.photo_strip(np.concatenate(list(shown.values())), titles),
-        members=spread,
-        made=f"{seconds:.0f} seconds on {os.cpu_count()} cores ({platform.machine()}), version {__version__}",
+    pictures = page.figure(
+        plots.photo_strip(np.concatenate(list(shown.values())), titles),
+        "The restorer alone has never seen the person. Nothing here is evidence of how the photo was.",
     )
-    write(config.out / "index.html", page.encode())
+    page.write(
+        config.out,
+        "A photo, restored",
+        f"{config.photo.name}, as “{prompt}”. What a bad photo has lost is made up: by what was learned of the person, "
+        "or else by what people look like in general.",
+        pictures, "" if members is None else _spread(made["restored"], members),
+        verb="restore", config=config, seconds=seconds,
+    )  # fmt: skip
 
 
 def _spread(averaged: np.ndarray, members: np.ndarray) -> str:
@@ -140,5 +135,4 @@ def _spread(averaged: np.ndarray, members: np.ndarray) -> str:
         "The first picture averages the members' predictions at every step. Where the members differ, neither the "
         "photo nor what was learned says how the person looked there: do not read anything into it."
     )
-    figure = plots.posterior(averaged, members)
-    return f"<h2>How sure it is</h2><figure>{figure}<figcaption>{caption}</figcaption></figure>"
+    return page.section("How sure it is", page.figure(plots.posterior(averaged, members), caption))

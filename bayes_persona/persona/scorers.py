@@ -6,7 +6,7 @@ class with the same call will do.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -65,6 +65,10 @@ class Oracle:
     identity = "cosine with the photos' identity"
     prompt = "share of the prompt that shows"
 
+    def vectors(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        """Give who pictures show."""
+        return oracles.load().read(pixels).embedding
+
     def __call__(
         self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
     ) -> Scores:
@@ -73,7 +77,7 @@ class Oracle:
         Raises:
             ConfigError: If a prompt makes no sense in PersonaWorld.
         """
-        known, seen = (oracles.load().read(one).embedding for one in (photos, pixels))
+        known, seen = self.vectors(photos), self.vectors(pixels)
         who = known.mean(axis=0)
         found = np.stack([verdict for name, verdict in oracles.judge(pixels, prompts).items() if name in SAID])
         asked = ~np.isnan(found)
@@ -103,6 +107,13 @@ class Clip:
         self.net, self.processor = frozen(folder, CLIPModel, CLIPProcessor)
 
     @torch.no_grad()
+    def vectors(self, pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        """Give what pictures show, to CLIP."""
+        seen = self.processor(images=list(pixels), return_tensors="pt")
+        found: Any = self.net.get_image_features(**seen)
+        return found.pooler_output.double().numpy()
+
+    @torch.no_grad()
     def __call__(
         self, pixels: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], photos: UInt8[np.ndarray, "m h w 3"]
     ) -> Scores:
@@ -112,3 +123,18 @@ class Clip:
         pictures, texts = found.image_embeds.double().numpy(), found.text_embeds.double().numpy()
         mine, known = pictures[: len(pixels)], pictures[len(pixels) :]
         return Scores((mine @ known.T).mean(axis=1), (mine * texts).sum(axis=1))
+
+
+def usual(base: Path | None, folder: Path | None) -> Oracle | Clip | None:
+    """Give the judge of a model's pictures: the embedded one's oracles, or CLIP where a folder of it is named.
+
+    Args:
+        base: Folder of the model; None is the embedded one.
+        folder: Folder of CLIP.
+
+    >>> usual(None, None).identity, usual(Path("sd"), None)
+    ("cosine with the photos' identity", None)
+    """
+    if folder is not None:
+        return Clip(folder)
+    return Oracle() if base is None else None

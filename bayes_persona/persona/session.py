@@ -153,6 +153,7 @@ class Session:
         self.pipe, self.adapter, self.photos = pipe, adapter, photos
         self.params = {name: value[None] for name, value in member.items()}
         self.prompts = [adapter.subject.prompt(text) for text in prompts]
+        self.plain = [adapter.subject.anyone(text) for text in prompts]
         self.others = list(others)
         self.knobs = tuple(knobs) or turning.usual(adapter)
         turning.require(adapter, self.knobs)
@@ -176,7 +177,7 @@ class Session:
             pixels = generate.sample(self.pipe, texts, start, sampling)
         mine, theirs = pixels[: len(self.prompts)], pixels[len(self.prompts) :]
         self.pictures = mine
-        scores = self.scorer(mine, [self.adapter.subject.anyone(text) for text in self.prompts], self.photos)
+        scores = self.scorer(mine, self.plain, self.photos)
         found = {"identity": float(scores.identity.mean()), "prompt": float(scores.prompt.mean())}
         if self.others:
             usual = generate.sample(self.pipe, self.others, start[len(self.prompts) :], sampling)

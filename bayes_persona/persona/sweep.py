@@ -1,9 +1,8 @@
 """The `sweep` command: a subject of Perfusion at many gates, and the front between who it is and what was asked."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,8 @@ from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.files import save_json
-from bayes_persona.persona import plots
-from bayes_persona.persona.scorers import Clip, Oracle, Scorer
+from bayes_persona.persona import page, plots, scorers
+from bayes_persona.persona.scorers import Scorer
 from bayes_persona.persona.sweep_config import Config
 from bayes_persona.pictures import COLOURS, QUIET, axes
 from bayes_persona.progress import bar
@@ -50,6 +49,7 @@ def run(config: Config, console: Console) -> list[Point]:
         DataError: If the file is of another method, or has no such member.
         MismatchError: If it was trained on another base model.
 
+    >>> from pathlib import Path
     >>> run(Config(Path("nowhere.safetensors"), Path("photos")), Console(quiet=True))
     Traceback (most recent call last):
     ...
@@ -62,9 +62,9 @@ def run(config: Config, console: Console) -> list[Point]:
         raise DataError(f"{config.file}: holds {about['method']}, which has no gate to turn; sweep Perfusion")
     if not 0 <= config.member < len(posterior):
         raise DataError(f"{config.file}: has no member {config.member}, but {len(posterior)}, counted from 0")
-    if config.base is not None and config.clip is None:
+    scorer = scorers.usual(config.base, config.clip)
+    if scorer is None:
         raise ConfigError("clip: pictures of this model need a judge; give the folder of a CLIP model")
-    scorer: Scorer = Oracle() if config.clip is None else Clip(config.clip)
     subject = Perfusion(Subject(**about["subject"]), **about["settings"])
     known = photos.read(config.photos, pipelines.size(pipe)).pixels
     member = {name: value[None] for name, value in posterior[config.member].items()}
@@ -80,9 +80,8 @@ def run(config: Config, console: Console) -> list[Point]:
     config.out.mkdir(parents=True, exist_ok=True)
     front(points, scorer).savefig(config.out / "pareto.png", dpi=150)
     _sheet(points, shown).savefig(config.out / "pictures.png", dpi=150)
-    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     seconds, found = round(time.perf_counter() - started, 1), [point._asdict() for point in points]
-    save_json(config.out / "results.json", {"config": said, "seconds": seconds, "points": found})
+    save_json(config.out / "results.json", {"config": page.numbers(config), "seconds": seconds, "points": found})
     console.print(f"{len(points)} gates. Open [bold]{escape(str(config.out / 'pareto.png'))}[/bold]")
     return points
 
@@ -90,7 +89,7 @@ def run(config: Config, console: Console) -> list[Point]:
 def front(points: list[Point], scorer: Scorer) -> Figure:
     """Draw the points, a line for each softness, and ring those that no other point beats in both numbers.
 
-    >>> len(front([Point(0.3, 0.15, 0.9, 0.7), Point(0.7, 0.15, 0.8, 0.9)], Oracle()).axes)
+    >>> len(front([Point(0.3, 0.15, 0.9, 0.7), Point(0.7, 0.15, 0.8, 0.9)], scorers.Oracle()).axes)
     1
     """
     ax = axes(None, "The gate trades who it is for what was asked for", size=(6.4, 4.4))
@@ -131,12 +130,13 @@ def _pictures(
     config: Config, pipe: Any, subject: Perfusion, params: Any
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], list[str]]:
     """Give the pictures of every prompt, and what the prompts say of anyone."""
-    prompts = [subject.subject.prompt(text) for text in config.prompt or ("{subject}",) for _ in range(config.pictures)]
+    texts = [text for text in config.prompt or ("{subject}",) for _ in range(config.pictures)]
+    prompts = [subject.subject.prompt(text) for text in texts]
     start = generate.noise(pipe, len(prompts), child(config.seed, "sweep"))
     sampling = generate.Config(guidance=3.0 if config.base is None else 7.5)
     with subject.attached(pipe, params, torch.zeros(1, dtype=torch.long)):
         pixels = generate.sample(pipe, prompts, start, sampling)
-    return pixels, [subject.subject.anyone(prompt) for prompt in prompts]
+    return pixels, [subject.subject.anyone(text) for text in texts]
 
 
 def _sheet(points: list[Point], shown: list[np.ndarray]) -> Figure:

@@ -15,9 +15,9 @@ from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapter import Adapter
 from bayes_persona.errors import DataError
 from bayes_persona.persona import uncertainty
+from bayes_persona.persona.scorers import Oracle
 from bayes_persona.posterior import Posterior
 from bayes_persona.progress import bar
-from bayes_persona.world import oracles
 
 Reader = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n d"]]
 """An identity net: pictures to vectors."""
@@ -31,6 +31,13 @@ SITUATIONS = {
     "the right side": "{subject} facing right",
 }
 """What PersonaWorld can draw."""
+WEB_SITUATIONS = {
+    "a smile": "a photo of {subject} smiling",
+    "the side": "a photo of {subject} from the side",
+    "the whole body": "a full body photo of {subject}",
+    "other light": "a photo of {subject} at night",
+}
+"""What models of the web's captions can draw of almost anyone."""
 ONE = 0.5
 """Cosine of two photos below which they are of two people, for PersonaWorld's oracles."""
 
@@ -116,7 +123,7 @@ def judge(
         raise DataError("posterior: one member cannot disagree with itself; draw at least two")
     if not situations:
         raise DataError("situations: expected at least one prompt, by the name of what it shows")
-    read = _faces if reader is None else reader
+    read = Oracle().vectors if reader is None else reader
     start, found = generate.noise(pipe, noises, seed), {}
     with bar(title, total=len(situations)) as advance:
         for name, prompt in situations.items():
@@ -153,10 +160,6 @@ def strangers(vectors: Float[np.ndarray, "m d"], one: float = ONE) -> tuple[int,
     cosines = unit @ unit.T
     apart = [np.median(np.delete(row, number)) < one for number, row in enumerate(cosines)] if len(unit) > 1 else []
     return tuple(number for number, away in enumerate(apart) if away)
-
-
-def _faces(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-    return oracles.load().read(pixels).embedding
 
 
 def _vectors(reader: Reader, pixels: np.ndarray) -> np.ndarray:

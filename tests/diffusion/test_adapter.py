@@ -98,12 +98,12 @@ def test_the_loss_of_a_row_is_its_own_mean_squared_error():
 
 
 def test_gates_that_nobody_mentions_are_open():
-    gates = require_gates(LowRank(ROBOT, targets=("to_v",)), {"mid.value": 0.25})
-    assert gates == {"down.value": 1, "mid.value": 0.25, "up.value": 1}
+    gates = require_gates(LowRank(ROBOT, targets=("attn2.to_v",)), {"mid.cross.value": 0.25})
+    assert gates == {"down.cross.value": 1, "mid.cross.value": 0.25, "up.cross.value": 1}
     assert require_gates(TextualInversion(ROBOT), None) == {"embedding": 1}
 
 
-@pytest.mark.parametrize("gates", [{"mid": 1.0}, {"mid.value": -0.1}, {"mid.value": 1.1}, {"mid.value": float("nan")}])
+@pytest.mark.parametrize("gates", [{"mid": 1.0}, *({"mid.self.key": value} for value in (-0.1, 1.1, float("nan")))])
 def test_a_gate_that_is_not_there_or_out_of_range_is_refused(gates):
     with pytest.raises(ConfigError, match=r"gates: .*mid"):
         require_gates(LowRank(ROBOT), gates)

@@ -12,7 +12,7 @@ from torch import nn
 from bayes_persona import ConfigError, MismatchError
 from bayes_persona.diffusion.adapter import Batch, Subject
 from bayes_persona.diffusion.contract import check
-from bayes_persona.diffusion.low_rank import LowRank, LowRankLinear
+from bayes_persona.diffusion.low_rank import LowRank, LowRankLinear, gate_of
 from bayes_persona.diffusion.train import AdamW, Config
 from bayes_persona.loop import run
 from bayes_persona.seeds import generator
@@ -147,7 +147,25 @@ def test_all_projections_of_both_attentions_are_learned(pipe, learned):
 def test_targets_choose_what_is_learned(pipe):
     names = {name.rpartition(".")[0] for name in SMALL.init(pipe, 1, seed=0)}
     assert {name.rpartition("attn")[2] for name in names} == {"2.to_k", "2.to_v"}
-    assert SMALL.gates == ("down.key", "down.value", "mid.key", "mid.value", "up.key", "up.value")
+    assert SMALL.gates == tuple(f"{third}.cross.{part}" for third in ("down", "mid", "up") for part in ("key", "value"))
+
+
+def test_parts_that_are_shut_are_not_learned(pipe):
+    some = replace(METHOD, shut=("down", "mid.self", "up.cross.key"))
+    params = some.init(pipe, 2, seed=0)
+    every = METHOD.init(pipe, 2, seed=0)
+    assert set(params) < set(every)
+    assert all(np.array_equal(params[name], every[name]) for name in params)
+    assert {gate_of(name.rpartition(".")[0]) for name in params} == set(some.gates)
+    assert some.gates == tuple(
+        gate for gate in METHOD.gates if not gate.startswith(("down.", "mid.self.")) and gate != "up.cross.key"
+    )
+    with pytest.raises(MismatchError, match="not learned by"), some.attached(pipe, every, torch.tensor([0])):
+        pass
+    with pytest.raises(ConfigError, match=r"shut: there is no gate middle; there are down\.self\.query"):
+        replace(METHOD, shut=("middle",))
+    with pytest.raises(ConfigError, match="every gate is"):
+        replace(METHOD, shut=("down", "mid", "up"))
 
 
 def test_each_row_is_computed_with_its_own_member(pipe, learned):
@@ -171,14 +189,15 @@ def test_closed_gates_are_the_base_bit_for_bit_and_half_open_ones_half_the_chang
 
 
 def test_a_gate_closes_its_third_and_kind_alone(pipe, learned):
-    left = {name: array for name, array in learned.items() if not (name.startswith("mid_block") and ".to_v." in name)}
-    with METHOD.attached(pipe, learned, torch.tensor([0]), {"mid.value": 0.0}):
+    shut = "mid_block", ".attn2.to_v."
+    left = {name: array for name, array in learned.items() if not (name.startswith(shut[0]) and shut[1] in name)}
+    with METHOD.attached(pipe, learned, torch.tensor([0]), {"mid.cross.value": 0.0}):
         gated = predict(pipe)
     with METHOD.attached(pipe, left, torch.tensor([0])):
         torch.testing.assert_close(gated, predict(pipe))
     with METHOD.attached(pipe, learned, torch.tensor([0])):
         assert (gated - predict(pipe)).abs().max() > 1e-4
-    assert len(METHOD.gates) == 12
+    assert len(METHOD.gates) == 24
 
 
 def test_the_token_is_written_in_letters_and_no_word_is_added(pipe):

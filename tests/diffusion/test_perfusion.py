@@ -227,16 +227,19 @@ def test_two_that_were_trained_apart_meet_exactly(pipe, method, metric):
 
 
 def test_two_who_are_alike_are_told_apart_with_a_warning(pipe, method):
-    """Two subjects of one superclass open each other's gates."""
+    """Two subjects of one superclass open each other's gates, or what shuts them rests on next to nothing."""
     twin = replace(method, subject=Subject("robot", "<r2>"))
     params = moved(method, pipe)
     near = params[INPUT] + 0.01 * generator(0, "near").normal(size=params[INPUT].shape).astype(np.float32)
     inverse = covariance.of(pipe, method.covariance).inverse.astype(np.float32)
     other = params | {INPUT: near, DIRECTION: near @ inverse}
     concepts = [method.concept(params), twin.concept(other)]
-    with pytest.warns(UserWarning, match="<me> and <r2> are alike") as said, together(pipe, concepts, ONLY):
-        pass
-    assert len(said) == 1
+    for apart, harm in ((True, "hardly anything tells them apart"), (False, "each opens the other's gate")):
+        with pytest.warns(UserWarning, match="<me> and <r2> are alike") as said:  # noqa: SIM117
+            with together(pipe, concepts, ONLY, apart=apart):
+                pass
+        assert len(said) == 1
+        assert harm in str(said[0].message)
 
 
 def test_the_cache_gives_the_same_and_computes_once(pipe, method, monkeypatch):
@@ -261,7 +264,7 @@ def test_what_cannot_be_is_refused(pipe, method):
         ({"beta": 1.0}, "beta"),
         ({"training_beta": 1.5}, "training_beta"),
         ({"betas": {"up.key": -0.1}}, "betas up.key"),
-        ({"tau": 0.0}, "tau: expected a positive"),
+        ({"tau": 0.0}, "tau: expected a finite number above 0"),
         ({"memory": 1.0}, "memory"),
     ):
         with pytest.raises(ConfigError, match=message):

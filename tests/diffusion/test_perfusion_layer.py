@@ -27,12 +27,12 @@ def problem(seed, concepts=1, members=1):
     }
 
 
-def layer(p, **settings):
+def layer(p, *, apart=False, **settings):
     base = nn.Linear(*p["weight"].shape[::-1], bias=False).requires_grad_(False)
     base.weight.data = torch.tensor(p["weight"], dtype=torch.float32)
     numbers = {name: torch.tensor(p[name], dtype=torch.float32) for name in ("output", "beta", "tau")}
     directions = torch.tensor(p["input"] @ p["metric"], dtype=torch.float32)
-    inputs = Inputs(torch.tensor(p["input"], dtype=torch.float32), directions, torch.tensor(p["rows"]))
+    inputs = Inputs(torch.tensor(p["input"], dtype=torch.float32), directions, torch.tensor(p["rows"]), apart=apart)
     return RankOneLinear(base, inputs, **numbers, **settings)
 
 
@@ -80,6 +80,17 @@ def test_several_are_the_projection_of_appendix_b(seed, concepts):
     p = problem(seed, concepts)
     have = layer(p)(torch.tensor(p["x"], dtype=torch.float32))
     assert relative(have, np.stack([appendix_b(p, x, 0) for x in p["x"]])) < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gates_that_are_apart_see_each_concept_as_if_it_were_alone(seed):
+    """At concept k's own input the edit is what k's alone would be, for the others are shut as at nothing at all."""
+    p = problem(seed, 3) | {"rows": [0]}
+    apart = layer(p, apart=True)
+    for k in range(3):
+        have = apart(torch.tensor(p["input"][None, 0, k], dtype=torch.float32)[None])[0]
+        gates = sigmoid((np.eye(3)[k] - p["beta"]) / p["tau"])
+        assert relative(have, (gates @ p["output"][0])[None]) < 1e-4
 
 
 def test_every_row_has_its_own_members_concepts():

@@ -107,7 +107,7 @@ def test_rows_from_elsewhere_are_less_certain_to_the_particles():
     [
         ({"method": "nuts"}, "method: there is no 'nuts'; choose from nptl, deep_ensemble"),
         ({"particles": 0}, "particles: expected at least 1"),
-        ({"rho": -1}, "rho: expected at least 0, got -1"),
+        ({"rho": -1}, "rho: expected a finite number of at least 0, got -1"),
         ({"hidden": 0}, "hidden: expected at least 1, got 0"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
     ],

@@ -69,3 +69,11 @@ def test_what_cannot_be_judged_is_refused():
         calibration.judge(calibration.spread(read), truth, np.zeros(truth.shape, bool))
     with pytest.raises(DataError, match="agree to the last digit"):
         calibration.constant(calibration.spread(np.repeat(read[:, :1], 4, axis=1)), truth)
+
+
+def test_a_constant_is_found_though_some_intervals_have_no_width():
+    read, truth = people(400, 8)
+    read[:20, :, 0] = 0.3  # such as factors that the oracles read as out of their range
+    mostly = calibration.spread(read)
+    found = calibration.constant(mostly, truth)
+    assert calibration.judge(mostly, truth, constant=found).coverage[0.8] == pytest.approx(0.8, abs=0.001)

@@ -1,5 +1,6 @@
 """The personalize command, on a random model: what it writes, and what it refuses."""
 
+import html
 import json
 import re
 
@@ -14,6 +15,7 @@ from bayes_persona.diffusion.adapters.perfusion.loaded import load_perfusion, un
 from bayes_persona.errors import ConfigError, MismatchError
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.run import run
+from bayes_persona.world import splits
 from tests.diffusion.tiny import tiny
 
 QUICK = {"superclass": "cat", "particles": 2, "steps": 2, "pictures": 1, "alpha": 0.0}
@@ -43,12 +45,12 @@ def test_the_page_stands_alone_and_shows_every_prompt(outcome):
     config, numbers = outcome
     page = (config.out / "index.html").read_text()
     words = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5  # the photos, and of each prompt a gallery and maps
     assert not re.search(r'(src|href)="(?!#|data:)', page)
     assert "$" not in words
     assert "&lt;me&gt; cat at night" in words
     assert "broken.jpg" in words
-    assert list(numbers) == ["<me> cat at night", "<me> cat on a sofa"]
+    assert list(numbers["prompts"]) == ["<me> cat at night", "<me> cat on a sofa"]
 
 
 def test_what_was_learned_is_saved_with_what_it_was_learned_on(outcome, base):
@@ -107,3 +109,64 @@ def test_perfusion_looks_where_masks_say_and_is_loaded_by_its_own_verb(base, pho
     pipe = pipelines.load(base)
     assert load_perfusion(pipe, config.out / "personalization.safetensors") == "<me>"
     unload_perfusion(pipe)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The whole page, on the embedded model: α by held-out photos, the verdict, and three generations of tuning."""
+    folder, out = tmp_path_factory.mktemp("me"), tmp_path_factory.mktemp("everything")
+    for number, photo in enumerate(splits.photos(splits.held_out(1, seed=0)[0], 2, seed=0)):
+        Image.fromarray(photo.render().pixels).save(folder / f"{number}.png")
+    config = Config(
+        folder, "man", out=out, prompt=("a man at night",), alpha="held-out", base_measure="distilled", particles=2,
+        steps=1, pictures=2, sampling=1, tune=3,
+    )  # fmt: skip
+    return config, run(config, Console(quiet=True))
+
+
+def test_the_whole_page_says_what_the_prior_is_worth_how_sure_it_is_and_what_was_turned(everything):
+    config, said = everything
+    page = (config.out / "index.html").read_text()
+    for title in (
+        "What is the prior worth?",
+        "How sure are we of this person?",
+        "&lt;me&gt; the man at night",
+        "Tuned",
+    ):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("<svg") == 7
+    assert said["verdict"]["text"] in html.unescape(page)
+    losses = said["alpha"]["losses"]
+    assert str(said["alpha"]["chosen"]) == min(losses, key=lambda one: losses[one])
+    assert list(said["tuned"]["setting"]) == ["embedding", "guidance"]
+    assert json.loads((config.out / "results.json").read_text())["verdict"] == said["verdict"]
+
+
+def test_a_soup_of_all_members_lies_beside_them(everything):
+    config, _ = everything
+    members, _ = adapter.load(config.out / "personalization.safetensors")
+    one, about = adapter.load(config.out / "soup.safetensors")
+    assert about["method"] == "textual_inversion"
+    np.testing.assert_allclose(one[0]["embedding"], members.mean()["embedding"], rtol=1e-6)
+
+
+def test_the_whole_page_a_second_time_is_the_same(everything):
+    config, said = everything
+    assert run(config, Console(quiet=True)) == said
+
+
+def test_moa_is_told_by_the_mixture_that_comes_with_the_embedded_model(everything, tmp_path):
+    quick = {"steps": 1, "particles": 1, "pictures": 1, "sampling": 1, "alpha": 0.0}
+    config = Config(everything[0].photos, "man", out=tmp_path, method="moa", **quick)
+    assert list(run(config, Console(quiet=True))["prompts"]) == ["a man <me>"]
+    assert adapter.load(tmp_path / "personalization.safetensors")[1]["method"] == "moa"
+
+
+def test_what_needs_a_judge_or_a_mixture_says_so_before_training(base, photos, tmp_path):
+    with pytest.raises(ConfigError, match="give --judge the folder of a CLIP model"):
+        Config(photos, "cat", base=base, tune=5)
+    with pytest.raises(ConfigError, match="needs a mixture that was trained for this model"):
+        run(Config(photos, "cat", base=base, out=tmp_path, method="moa"), Console(quiet=True))
+    with pytest.raises(ConfigError, match="tune: expected at least 0"):
+        Config(photos, "cat", tune=-1)
+    assert not list(tmp_path.iterdir())

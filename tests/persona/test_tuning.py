@@ -116,8 +116,14 @@ def test_a_session_refuses_what_it_cannot_judge(pipe):
         Session(pipe, ROBOT, {}, np.zeros((1, 64, 64, 3), np.uint8), "a robot")
 
 
+def test_a_scorer_is_told_what_a_prompt_says_of_anyone(pipe):
+    one = Session(pipe, ROBOT, {}, np.zeros((1, 64, 64, 3), np.uint8), ["a sad robot on the beach", "{subject}"])
+    assert one.prompts == ["sad <me> the robot on the beach", "<me> the robot"]
+    assert one.plain == ["a sad robot on the beach", "a robot"]
+
+
 def test_a_recording_is_the_session_and_goes_on_where_it_was_stopped(pipe, tmp_path):
-    few = (Knob("scale", (0.5, 1.0)), Knob("mid", (0.0, 1.0), ("mid.value", "mid.key")))
+    few = (Knob("scale", (0.5, 1.0)), Knob("mid", (0.0, 1.0), ("mid.cross.value", "mid.self.key")))
     live = made(pipe, knobs=few)
     whole = session.record(live, repeats=2, seed=0)
     assert whole.values.shape == (4, 2, 3)

@@ -8,6 +8,7 @@ from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.persona import verdict
+from bayes_persona.persona.scorers import Oracle
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import generator
 from bayes_persona.world import splits
@@ -65,7 +66,7 @@ def test_photos_of_two_people_are_found_out():
     me, other = splits.held_out(9, seed=0)[0], splits.held_out(9, seed=0)[8]
     mine = [photo.render().pixels for photo in splits.photos(me, 3, seed=0)]
     theirs = [photo.render().pixels for photo in splits.photos(other, 1, seed=1)]
-    read = verdict._faces(np.stack([*mine, *theirs]))
+    read = Oracle().vectors(np.stack([*mine, *theirs]))
     assert me.superclass == other.superclass
     assert verdict.strangers(read[:3]) == ()
     assert verdict.strangers(read) == (3,)

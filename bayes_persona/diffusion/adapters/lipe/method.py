@@ -42,7 +42,7 @@ class Lipe:
         ConfigError: If a number is out of its range.
 
     >>> Lipe(Subject("robot"), rank=None).gates[:4]
-    ('down.query', 'down.key', 'down.value', 'down.out')
+    ('down.self.query', 'down.self.key', 'down.self.value', 'down.self.out')
     """
 
     subject: Subject
@@ -53,6 +53,8 @@ class Lipe:
     """λ: how much the pictures of anyone count; a photo counts 1."""
     rank: int | None = 8
     """Directions that each projection may change in; None changes every number of it, as the paper does."""
+    shut: tuple[str, ...] = ()
+    """Gates of parts that are not touched: nothing is learned for them. `mid` is all gates that begin so."""
     scale: float = 1.0
     """How much of the change is made; a knob for generation, which training leaves at 1."""
     method: str = "lipe"
@@ -63,7 +65,7 @@ class Lipe:
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """One gate for each third of the U-Net and kind of projection, such as `mid.value`."""
+        """One gate for each third of the U-Net, attention and projection that is learned, such as `mid.cross.value`."""
         return self._low_rank.gates
 
     @property
@@ -137,7 +139,7 @@ class Lipe:
     def _low_rank(self) -> LowRank:
         """What knows the places, gates and knobs; its alpha is its rank, so that scale alone scales."""
         rank = 1 if self.rank is None else self.rank
-        return LowRank(self.subject, rank=rank, alpha=rank, scale=self.scale)
+        return LowRank(self.subject, rank=rank, alpha=rank, shut=self.shut, scale=self.scale)
 
 
 class ChangedLinear(OfText):

@@ -24,6 +24,8 @@ class Inputs:
         input: Target inputs i*.
         direction: C⁻¹ i*, so that C itself is not needed any more.
         rows: Member of each row of a batch, or of a block of it.
+        apart: Whether the gates of several concepts open with a token's coordinates among their inputs, so that each
+            is shut at the others' words, or, as in appendix B, with its likeness to each input alone.
 
     Raises:
         MismatchError: If an input has no length, or inputs of two concepts are the same.
@@ -38,6 +40,8 @@ class Inputs:
         input: Float[torch.Tensor, "k c d"],
         direction: Float[torch.Tensor, "k c d"],
         rows: Int[torch.Tensor, " n"],
+        *,
+        apart: bool = False,
     ):
         input, direction = input.detach().float(), direction.detach().float()
         gram = input @ direction.mT
@@ -51,6 +55,7 @@ class Inputs:
         self.input, self.direction, self.rows = input, direction, rows
         self.gram = gram  # G_ab = i*_aᵀ C⁻¹ i*_b
         self.lengths = lengths  # ‖i*‖² in the metric of C⁻¹
+        self.apart = apart and input.shape[1] > 1  # of one, both are the same
         self._last: tuple[weakref.ref[torch.Tensor], int, torch.Tensor] | None = None
         self._shared: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
@@ -68,8 +73,18 @@ class Inputs:
         return found
 
     def similarity(self, x: Float[torch.Tensor, "n t d"]) -> Float[torch.Tensor, "n t c"]:
-        """Give s = ⟨i*, e⟩ / ‖i*‖²."""
+        """Give s = ⟨i*, e⟩ / ‖i*‖² of each concept, or, apart, G⁻¹ ⟨i*, e⟩: 1 at its own input and 0 at others'.
+
+        >>> two = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+        >>> for apart in (False, True):
+        ...     inputs = Inputs(two, two, torch.tensor([0]), apart=apart)
+        ...     inputs.similarity(two[:, :1]).tolist()
+        [[[1.0, 0.5]]]
+        [[[1.0, 0.0]]]
+        """
         member = members_of(self.rows, len(x)).to(x.device)
+        if self.apart:
+            return self.products(x) @ torch.linalg.inv(self.gram).to(x.device)[member]
         return self.products(x) / self.lengths[member][:, None, :]
 
     def shares(

@@ -23,6 +23,8 @@ EMBEDDING, INPUT, DIRECTION, SUPERCLASS = "embedding", "input", "direction", "su
 """The params of a subject: its word, i*, C⁻¹ i*, and the superclass's encoding."""
 OUTPUT = ".output"
 """End of the names of the layers' target outputs o*; where a layer has none, it is what the superclass gives."""
+TWINS = 0.95
+"""Cosine of two subjects' inputs above which gates that are apart rest on what little tells them apart."""
 SIDES = {"to_k": "key", "to_v": "value"}
 """The projections of the text, as diffusers and as gates call them."""
 BLOCKS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
@@ -48,7 +50,9 @@ class Concept(NamedTuple):
 
 
 @contextmanager
-def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[torch.Tensor, " n"]) -> Iterator[None]:
+def together(
+    pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[torch.Tensor, " n"], *, apart: bool = True
+) -> Iterator[None]:
     """Put subjects on a pipeline for as long as the `with` lasts.
 
     Each edit is exact: what one takes from a token is not taken again by another (appendix B, for inputs at any angle).
@@ -57,13 +61,16 @@ def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[tor
         pipe: Whose.
         concepts: The subjects, with as many members each.
         rows: Member of each row of a batch.
+        apart: Whether each gate is shut at the other subjects' words (`layer.Inputs`). The paper's are not: subjects
+            that are more alike than β open each other's.
 
     Raises:
         MismatchError: If params are of another model, or not of as many members each.
         ConfigError: If a token is a word already, or two are the same.
 
     Warns:
-        UserWarning: If two subjects are so alike that each opens the other's gate.
+        UserWarning: If two subjects are so alike that each opens the other's gate, or that hardly anything tells them
+            apart.
 
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
@@ -76,7 +83,7 @@ def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[tor
     named = [concept.token for concept in concepts]
     if len(set(named)) < len(named):
         raise ConfigError(f"tokens: {', '.join(named)} are not all different; train one of them under another token")
-    parts = edits(pipe, concepts, rows)  # first, so that params of another model are refused by name
+    parts = edits(pipe, concepts, rows, apart=apart)  # first, so that params of another model are refused by name
     usual = torch.stack([words.meaning(pipe, concept.superclass) for concept in concepts])[None]
     learned = torch.cat([torch.as_tensor(concept.params[EMBEDDING]).cpu() for concept in concepts], dim=1)
     shares = torch.tensor([concept.gates[EMBEDDING] for concept in concepts])[None, :, None]
@@ -91,15 +98,22 @@ def together(pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[tor
 
 
 def edits(
-    pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[torch.Tensor, " n"]
+    pipe: DiffusionPipeline, concepts: Sequence[Concept], rows: Int[torch.Tensor, " n"], *, apart: bool = True
 ) -> dict[str, RankOneLinear]:
     """Give what goes in the place of each projection of the text.
+
+    Args:
+        pipe: Whose.
+        concepts: The subjects.
+        rows: Member of each row of a batch.
+        apart: Whether each gate is shut at the other subjects' words.
 
     Raises:
         MismatchError: If params are of another model, or not of as many members each.
 
     Warns:
-        UserWarning: If two subjects are so alike that each opens the other's gate.
+        UserWarning: If two subjects are so alike that each opens the other's gate, or that hardly anything tells them
+            apart.
 
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
@@ -119,7 +133,8 @@ def edits(
     def stacked(name: str) -> torch.Tensor:
         return torch.stack([_tensor(pipe, concept.params[name]).detach().float() for concept in concepts], dim=1)
 
-    inputs, superclasses = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device)), stacked(SUPERCLASS)
+    inputs = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device), apart=apart)
+    superclasses = stacked(SUPERCLASS)
     _warn_if_alike(concepts, inputs)
     anyone = any(concept.anyone for concept in concepts)
     parts = {}
@@ -179,10 +194,13 @@ def _warn_if_alike(concepts: Sequence[Concept], inputs: Inputs) -> None:
     lengths = inputs.lengths.sqrt()
     cosine = (inputs.gram / (lengths[:, :, None] * lengths[:, None, :])).amax(dim=0)
     for a, b in combinations(range(len(concepts)), 2):
-        least = min(concepts[a].beta(""), concepts[b].beta(""))
-        if float(cosine[a, b]) > least:
-            alike = f"{concepts[a].token} and {concepts[b].token} are alike ({float(cosine[a, b]):.2f} of 1)"
-            warnings.warn(f"{alike}: each opens the other's gate; raise beta above that", UserWarning, stacklevel=4)
+        alike, least = float(cosine[a, b]), min(concepts[a].beta(""), concepts[b].beta(""))
+        if alike > (TWINS if inputs.apart else least):
+            harm = "hardly anything tells them apart" if inputs.apart else "each opens the other's gate; raise beta"
+            warnings.warn(
+                f"{concepts[a].token} and {concepts[b].token} are alike ({alike:.2f} of 1): {harm}",
+                UserWarning, stacklevel=4,
+            )  # fmt: skip
 
 
 def _tensor(pipe: DiffusionPipeline, value: Any) -> torch.Tensor:

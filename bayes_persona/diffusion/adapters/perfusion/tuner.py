@@ -98,7 +98,7 @@ class PerfusionLayer(nn.Module, BaseTunerLayer):
             return torch.stack([table[name] for name in names])
 
         rows = torch.zeros(1, dtype=torch.long, device=x.device)
-        inputs = Inputs(stacked(self.perfusion_input)[None], stacked(self.perfusion_direction)[None], rows)
+        inputs = Inputs(stacked(self.perfusion_input)[None], stacked(self.perfusion_direction)[None], rows, apart=True)
         edit = RankOneLinear(
             self.base_layer,
             inputs,
