@@ -6,7 +6,7 @@ READY := .venv/.ready
 QUIET := $(if $(wildcard .venv/bin/python),-q)  # pip tells its progress the first time, and little later on
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check bench wheel clean help
+.PHONY: demo test check docs bench wheel clean help
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ check: $(READY)  ## lint, types and floors
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## build the site into site/; fails on any warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.world
@@ -37,6 +40,9 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.dual
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.transfer.conditions
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.fuzz
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))
 
@@ -53,4 +59,4 @@ $(READY): pyproject.toml constraints.txt references.txt
 	@touch $@
 
 clean:  ## remove the environment and what was built
-	rm -rf .venv build dist demo
+	rm -rf .venv build dist demo site

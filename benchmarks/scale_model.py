@@ -48,22 +48,23 @@ def terms(job: Job, cluster: Cluster) -> dict[str, float]:
     """
     machines = -(-cluster.workers // cluster.workers_a_machine)
     each = job.seconds + job.checkpoints / min(cluster.storage, cluster.network / cluster.workers_a_machine)
-    return {
+    parts = {
         "sending": job.function / cluster.network * np.ceil(np.log2(machines + 1)),
         "compute": -(-job.items // cluster.workers) * each,
         "driver": job.items * (cluster.overhead + job.result / cluster.driver),
         "storage": job.items * job.checkpoints / cluster.storage,
     }
+    return {name: float(seconds) for name, seconds in parts.items()}
 
 
 def predicted(job: Job, cluster: Cluster) -> float:
     """Give the seconds of the whole: the start, sending, and then the slowest of what goes on side by side.
 
-    The driver takes one item after another, so at least one item's computing comes before or its handling after.
+    Driver and storage take one item after another, and the first only when it is computed.
     """
     parts = terms(job, cluster)
     each, handling = parts["compute"] / -(-job.items // cluster.workers), parts["driver"] / job.items
-    slowest = max(parts["compute"] + handling, parts["driver"] + each, parts["storage"])
+    slowest = max(parts["compute"] + handling, parts["driver"] + each, parts["storage"] + job.seconds + handling)
     return cluster.start + parts["sending"] + slowest
 
 
@@ -74,7 +75,7 @@ def bottleneck(job: Job, cluster: Cluster) -> str:
 
 
 def simulated(job: Job, cluster: Cluster, *, spread: float = 0.0, lost: float = 0.0, seed: int = 0) -> float:
-    """Give the seconds of one run, event by event.
+    """Give the seconds of one run, event by event: an item is computed, written, and handed to the driver.
 
     Args:
         job: What is drawn.
@@ -84,25 +85,25 @@ def simulated(job: Job, cluster: Cluster, *, spread: float = 0.0, lost: float = 
         seed: Names the run.
     """
     rng = np.random.default_rng(seed)
-    begin = cluster.start + terms(job, cluster)["sending"]
-    free = [(begin, worker) for worker in range(cluster.workers)]
-    storage = driver = begin
-    last = begin
-    waiting: list[float] = []  # results on their way to the driver, by when they are done
-    for _ in range(job.items):
-        now, worker = heapq.heappop(free)
+    alone = job.checkpoints / min(cluster.storage, cluster.network / cluster.workers_a_machine)
+
+    def computed(start: float) -> float:
         took = job.seconds * np.exp(spread * rng.standard_normal() - spread**2 / 2)
         while rng.random() < lost:
-            now += took * rng.random()
-        done = now + took + job.checkpoints / min(cluster.storage, cluster.network / cluster.workers_a_machine)
-        storage = max(storage, now) + job.checkpoints / cluster.storage
-        done = max(done, storage)  # what is written waits its turn
-        heapq.heappush(waiting, done)
-        heapq.heappush(free, (done, worker))
-    while waiting:
-        driver = max(driver, heapq.heappop(waiting)) + cluster.overhead + job.result / cluster.driver
-        last = max(last, driver)
-    return last
+            start += took * rng.random()
+        return start + took
+
+    storage = driver = begin = cluster.start + terms(job, cluster)["sending"]
+    busy = [computed(begin) for _ in range(min(cluster.workers, job.items))]  # when each worker wants to write
+    heapq.heapify(busy)
+    for left in reversed(range(job.items)):
+        wants = heapq.heappop(busy)
+        storage = max(storage, wants) + job.checkpoints / cluster.storage  # one after another
+        written = max(storage, wants + alone)
+        driver = max(driver, written) + cluster.overhead + job.result / cluster.driver
+        if left >= len(busy) + 1:
+            heapq.heappush(busy, computed(written))
+    return float(driver)
 
 
 LOW_RANK = 1.45e6

@@ -306,13 +306,12 @@ def load(path: str | Path, *, base: str | None = None) -> tuple[Posterior, dict[
     """
     arrays, about = load_arrays(Path(path))
     count = about.get("members")
-    fit = isinstance(count, int) and count > 0 and bool(arrays)
-    fit = fit and all(array.shape[:1] == (count,) for array in arrays.values())
-    if "method" not in about or not fit:
+    said = "method" in about and isinstance(count, int) and count > 0 and bool(arrays)
+    if not said or any(array.shape[:1] != (count,) for array in arrays.values()):
         raise DataError(f"{path}: holds no personalization; was it written by bayes-persona personalize?")
     if base is not None:
         require_base(path, about, base)
-    return Posterior(tuple({name: array[k] for name, array in arrays.items()} for k in range(count))), about
+    return Posterior(tuple({name: array[k] for name, array in arrays.items()} for k in range(about["members"]))), about
 
 
 def require_base(path: str | Path, about: Mapping[str, Any], base: str) -> None:
