@@ -64,6 +64,9 @@ HEADLINES = {
     "dual.identity_error_ratio": "Dual-Pivot, strongly damaged photos: error of identity / the restorer's alone",
     "dual.psnr_difference": "the same: dB gained",
     "perfusion.sd15_kilobytes": "Perfusion, a subject for Stable Diffusion 1.5: kilobytes",
+    "ray.equal_to_serial": "particles drawn in a cluster, workers killed on the way: share equal to the serial ones",
+    "faults.resumed_equal": "killed at a random moment and resumed: share equal to the undisturbed run, all files",
+    "fuzz.undocumented_crashes": "changed files fed to the loaders: crashes that are no documented error",
     "demo.seconds": "`make demo`, seconds",
     "test.seconds": "`make test`, seconds",
 }
