@@ -133,6 +133,7 @@ def judged(pipe: Any, name: str, chosen: dict[str, float], who: Identity, seed: 
 def compare(config: Config) -> list[Row]:
     """Hold the chosen gates against open ones."""
     started, pipe, rows = time.perf_counter(), pipelines.load(), []
+    least: list[Row] = []
     for name in config.methods:
         said, found = load_json(RUNS / f"{name}.json"), []
         with bar(name, total=config.identities) as advance:
@@ -151,12 +152,16 @@ def compare(config: Config) -> list[Row]:
         rows.append(row(f"persona.gating.{name}.fidelity_gained", lost[:, 1], f"fidelity, {about}", **rest))
         left = ratio("", list(scores[:, 1, 2]), list(scores[:, 0, 2]), "", **rest)
         low, high = (None if end is None else round(1 - end, 6) for end in (left.high, left.low))
-        rows.append(
-            replace(
-                left, id=f"persona.gating_context_reduction.{name}", unit=f"share of context change, {about}",
-                value=round(1 - left.value, 6), low=low, high=high,
-            )
+        reduction = replace(
+            left, id=f"persona.gating_context_reduction.{name}", unit=f"share of context change, {about}",
+            value=round(1 - left.value, 6), low=low, high=high,
         )  # fmt: skip
+        rows.append(reduction)
+        least.append(reduction)
+    if len(least) > 1:
+        worst = min(least, key=lambda one: one.value)
+        about = f"the least of {', '.join(config.methods)}: {worst.unit}"
+        rows.append(replace(worst, id="persona.gating_context_reduction", unit=about))
     return rows
 
 

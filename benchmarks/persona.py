@@ -24,6 +24,11 @@ from bayes_persona.persona import calibration, celebrities, uncertainty
 from bayes_persona.persona.calibration import Spread
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
+from bayes_persona.persona.references.laplace import laplace
+from bayes_persona.persona.references.mode import Likelihood
+from bayes_persona.persona.references.nuts import nuts
+from bayes_persona.persona.references.variational import variational
+from bayes_persona.posterior import Posterior
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
 from bayes_persona.world import facts, oracles, splits
@@ -32,8 +37,8 @@ from benchmarks import perfusion, subjects
 from benchmarks.kept import kept
 from benchmarks.rows import Row, ratio, row, save
 
-Part = Literal["coverage", "photos", "plain", "cost"]
-PARTS: tuple[Part, ...] = ("coverage", "photos", "plain", "cost")
+Part = Literal["coverage", "photos", "plain", "references", "cost"]
+PARTS: tuple[Part, ...] = ("coverage", "photos", "plain", "references", "cost")
 NOISES = 3
 """Pictures that each member makes of somebody."""
 SAMPLING = generate.Config(steps=10)
@@ -94,21 +99,30 @@ METHODS: dict[str, tuple[Callable[[Any, Identity, Shown], Adapter], Draw]] = {
     "perfusion": (rank_one, replace(DRAW, rate=2e-2)),
 }
 """Adapters, with rates that were chosen on tuning identities."""
+SAMPLERS: dict[str, Callable[..., Posterior]] = {"laplace": laplace, "variational": variational, "nuts": nuts}
+LIKELIHOOD = Likelihood(steps=25, warm_up=10)
+"""As many steps as the bootstrap has, or draws."""
 PLAIN: dict[str, Any] = {"alpha": 0.0, "weights": "even"}
 """Members that see the photos alone and alike: a deep ensemble, each of its members plain fine-tuning."""
 
 
-def seen(method: str, who: Identity, seed: int, photos: int = TAUGHT, **changed: Any) -> Seen:
+def seen(
+    method: str, who: Identity, seed: int, photos: int = TAUGHT, sampler: str = "bootstrap", **changed: Any
+) -> Seen:
     """Learn somebody, and read what every member draws."""
     make, draw = METHODS[method]
     pipe, draw = pipelines.load(), replace(draw, **changed)
     shown = perfusion.shown(who, seed, count=photos, masked=method == "perfusion")
     adapter = make(pipe, who, shown)
     how = [adapters.settings(adapter), asdict(draw), photos, NOISES, asdict(SAMPLING)]
+    how += [] if sampler == "bootstrap" else [sampler, asdict(LIKELIHOOD)]
 
     def look() -> list[Any]:
         started = time.perf_counter()
-        posterior = personalize(pipe, adapter, shown, draw, seed=seed)
+        if sampler == "bootstrap":
+            posterior = personalize(pipe, adapter, shown, draw, seed=seed)
+        else:
+            posterior = SAMPLERS[sampler](pipe, adapter, shown, draw, LIKELIHOOD, seed=seed)
         seconds = time.perf_counter() - started
         text, start = f"a {who.superclass}", generate.noise(pipe, NOISES, child(seed, "judged"))
         pixels = uncertainty.pictures(pipe, adapter, posterior, text, start, SAMPLING)
@@ -212,7 +226,7 @@ def plain(config: Config) -> list[Row]:
     rest = {"command": command, "seconds": time.perf_counter() - started}
     rows = covered(f"{method}.ensemble", said, tuned, rest)
     rows += covered(f"{method}.noise", said.of_one(), tuned.of_one(), rest)
-    for count in COUNTS:
+    for count in COUNTS[:2]:  # with more photos there is less to gain
         averaged = people(method, subjects.REPORT, config.identities, f"{count} photos", count)
         alone = people(method, subjects.REPORT, config.identities, f"{count} photos, plain", count, **PLAIN)
         rest = {"command": command, "seconds": time.perf_counter() - started}
@@ -222,6 +236,19 @@ def plain(config: Config) -> list[Row]:
             row(f"persona.photos{count}.plain", single, f"{unit}, plain fine-tuning", **rest),
             row(f"persona.photos{count}.averaged_less_plain", good - single, f"{unit}, paired", **rest),
         ]
+    return rows
+
+
+def references(config: Config) -> list[Row]:
+    """Look at the intervals of other posteriors over the same parameters, of fewer people: NUTS takes its time."""
+    started, command, method = time.perf_counter(), "python -m benchmarks.persona --only references", "celeb_basis"
+    rows = []
+    for sampler in SAMPLERS:
+        n = config.identities * 3 // 5 if sampler != "nuts" else config.identities * 3 // 10
+        tuned = people(method, subjects.TUNING, n, f"{sampler}, constant", sampler=sampler)
+        said = people(method, subjects.REPORT, n, sampler, sampler=sampler)
+        rest = {"command": command, "seconds": time.perf_counter() - started}
+        rows += covered(f"{method}.{sampler}", said, tuned, rest) + errors(f"{method}.{sampler}", said, rest)
     return rows
 
 
@@ -305,7 +332,7 @@ def cost(config: Config) -> list[Row]:
 
 def main(config: Config) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    parts = {"coverage": coverage, "photos": photos, "plain": plain, "cost": cost}
+    parts = {"coverage": coverage, "photos": photos, "plain": plain, "references": references, "cost": cost}
     for name in config.only:
         save("persona", parts[name](config))
 

@@ -59,7 +59,7 @@ def compare(config: Config) -> Result:
     photos = Shown(np.stack([one.render().pixels for one in examples]), tuple(one.caption for one in examples))
     pipe, judge = pipelines.load(), Oracle()
     adapter = celebrities.method(pipe, Subject(who.superclass), photos.pixels, embedded=True)
-    draw = Draw(particles=config.portraits, steps=config.portrait_steps, rate=6e-2)
+    draw = Draw(particles=config.portraits, pseudo=8, steps=config.portrait_steps, rate=6e-2)
     posterior = personalize(pipe, adapter, photos, draw, seed=config.seed, title="portraits")
     scenes = []
     for number, prompt in enumerate(PROMPTS):

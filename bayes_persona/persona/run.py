@@ -64,7 +64,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         config.out,
         f"A posterior over one {config.superclass}",
         f"{len(shown.pixels)} photos, {config.particles} members by {config.method.replace('_', ' ')}, and a prior "
-        f"that is worth {alpha:g} photos. Where the members differ, the photos leave the person open; more photos "
+        f"that is worth {alpha:g} {'photo' if alpha == 1 else 'photos'}. Where the members differ, the photos leave the person open; more photos "
         "would narrow it.",
         *body, verb="personalize", config=config, seconds=seconds,
     )  # fmt: skip

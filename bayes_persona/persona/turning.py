@@ -123,7 +123,7 @@ def section(found: Turned) -> str:
         page.figure(
             plots.tuning(np.array([made.utility for made in tuned.history]), tuned.edges),
             "Every generation is an intervention on all knobs, judged by who it shows, whether it shows what was "
-            "asked, and whether anyone else changes. An edge's number is the probability that the knob moves the "
+            "asked, and whether anyone else changes. The stronger a line, the more likely the knob moves the "
             "quality.",
         ),
         page.figure(

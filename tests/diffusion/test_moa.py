@@ -194,6 +194,18 @@ def test_another_models_mixture_is_refused(pipe, method):
         )
 
 
+def test_what_is_believed_of_a_gate_leans_its_routers_alone(pipe, method):
+    """The same log odds for every gate are strength; very low ones shut a gate."""
+    text, params = "a robot <me>", one_of(ME)
+    alike = replace(method, logits=dict.fromkeys(mixture.GATES, 1.5))
+    strong = attached_guess(pipe, replace(method, strength=1.5), params, text)
+    assert torch.equal(attached_guess(pipe, alike, params, text), strong)
+    doubtful = attached_guess(pipe, replace(method, logits={"mid.cross": -40.0}), params, text)
+    assert torch.allclose(doubtful, attached_guess(pipe, method, params, text, {"mid.cross": 0.0}), atol=1e-6)
+    with pytest.raises(ConfigError, match=r"logits: expected finite numbers of down\.self.*got middle"):
+        replace(method, logits={"middle": 1.0})
+
+
 def test_bad_input_is_refused_by_name(pipe, fresh, method, both, tmp_path):
     start, real = noise(1, *LATENT), np.zeros((1, 64, 64, 3), np.uint8)
     with pytest.raises(ConfigError, match="2 for 1 placeholders <me>"):

@@ -7,7 +7,7 @@ different opinions of who it is, such as means over different photos, and gradie
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -108,6 +108,8 @@ class MoA:
     """What an encoder makes of each subject's photos."""
     strength: float = 0.0
     """Added to every router's logit: more shows more of the subject and less of the prior's picture."""
+    logits: Mapping[str, float] = field(default_factory=dict)
+    """What is believed of the routers of each gate: log odds that are added besides, such as `gates.router_logits`."""
     delay: float = 0.0
     """Share of the noise schedule, from pure noise on, in which the prior works alone."""
     unmentioned: Literal["prior", "mixture"] = "prior"
@@ -124,6 +126,11 @@ class MoA:
         for name, (low, high) in self.knobs.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low:g} to {high:g}, got {getattr(self, name)}")
+        for gate, value in self.logits.items():
+            if gate not in mixtures.GATES or not np.isfinite(value):
+                raise ConfigError(
+                    f"logits: expected finite numbers of {', '.join(mixtures.GATES)}, got {gate}: {value}"
+                )
         if self.unmentioned not in ("prior", "mixture"):
             raise ConfigError(f"unmentioned: expected prior or mixture, got {self.unmentioned!r}")
 
@@ -221,7 +228,13 @@ class MoA:
             everywhere=self.unmentioned == "mixture",
         )
         mixed = mixtures.mixed(
-            pipe.unet, self.mixture.config, self.mixture.tensors, now, gates=gates, lean=self.strength
+            pipe.unet,
+            self.mixture.config,
+            self.mixture.tensors,
+            now,
+            gates=gates,
+            lean=self.strength,
+            leans=self.logits,
         )
         with mixed, told(pipe, now, first=len(pipe.tokenizer)):
             yield now

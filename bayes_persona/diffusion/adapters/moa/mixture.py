@@ -204,6 +204,7 @@ def mixed(
     *,
     gates: Mapping[str, float] | None = None,
     lean: float = 0.0,
+    leans: Mapping[str, float] | None = None,
 ) -> Iterator[None]:
     """Put a mixture around the attentions of a U-Net, for as long as the `with` lasts.
 
@@ -214,6 +215,7 @@ def mixed(
         now: What its layers share; `now.told` keeps it up to date.
         gates: How much of every expert is let in, by name; 1 where none is said.
         lean: Added to every router's logit.
+        leans: Added to those of a gate besides, by its name.
 
     Raises:
         MismatchError: If the mixture is another U-Net's.
@@ -225,7 +227,7 @@ def mixed(
     ...     type(pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1).__name__
     'Mixed'
     """
-    found, gates = layers(unet), {} if gates is None else gates
+    found, gates, leans = layers(unet), gates or {}, leans or {}
     said = {
         name.rpartition(".attn")[0] + ".attn" + name.rpartition(".attn")[2][0] for name in params if ".attn" in name
     }
@@ -244,7 +246,7 @@ def mixed(
             now=now,
             layer=block,
             amount=gates.get(gate_of(name), 1.0),
-            lean=lean,
+            lean=lean + leans.get(gate_of(name), 0.0),
             silent_start=config.silent_start,
         )
     with attached(unet, parts):
