@@ -76,6 +76,9 @@ HEADLINES = {
     "persona.tuning_gain_over_random": "tuning with 20 generations, utility: C-PSRL less random search",
     "persona.tuning_gain_over_tpe": "the same: less Optuna's TPE",
     "persona.gating_context_reduction": "change of other people's pictures that chosen gates take away",
+    "ray.equal_to_serial": "particles drawn in a cluster, workers killed on the way: share equal to the serial ones",
+    "faults.resumed_equal": "killed at a random moment and resumed: share equal to the undisturbed run, all files",
+    "fuzz.undocumented_crashes": "changed files fed to the loaders: crashes that are no documented error",
     "demo.seconds": "`make demo`, seconds",
     "test.seconds": "`make test`, seconds",
 }

@@ -35,7 +35,7 @@ def on_page_markdown(markdown, page, config, files):
         text, target = found[1], found[2]
         if target.startswith(("http", "#")):
             return found[0]
-        place = re.sub(r"^(\.\./|docs/)", "", target)
+        place = re.sub(r"^(\.\./)?(docs/)?", "", target)
         if place in PLACES:
             return f"[{text}]({PLACES[place]})"
         return f"[{text}]({place})" if files.get_file_from_path(place.partition("#")[0]) else text
