@@ -157,11 +157,12 @@ def compare(config: Config) -> list[Row]:
             value=round(1 - left.value, 6), low=low, high=high,
         )  # fmt: skip
         rows.append(reduction)
-        least.append(reduction)
+        # what costs identity is no gating but turning the method down
+        least.append(reduction if rows[-3].low is None or rows[-3].low <= 0 else replace(reduction, value=0.0))
     if len(least) > 1:
         worst = min(least, key=lambda one: one.value)
-        about = f"the least of {', '.join(config.methods)}: {worst.unit}"
-        rows.append(replace(worst, id="persona.gating_context_reduction", unit=about))
+        about = f"the least of {', '.join(config.methods)}; 0 where identity is lost significantly"
+        rows.append(replace(worst, id="persona.gating_context_reduction", low=None, high=None, unit=about))
     return rows
 
 

@@ -60,12 +60,13 @@ def run(config: Config, console: Console) -> dict[str, Any]:
         said |= told
         body.append(words)
     seconds = time.perf_counter() - started
+    worth = "1 photo" if alpha == 1 else f"{alpha:g} photos"
     page.write(
         config.out,
         f"A posterior over one {config.superclass}",
         f"{len(shown.pixels)} photos, {config.particles} members by {config.method.replace('_', ' ')}, and a prior "
-        f"that is worth {alpha:g} {'photo' if alpha == 1 else 'photos'}. Where the members differ, the photos leave the person open; more photos "
-        "would narrow it.",
+        f"that is worth {worth}. Where the members differ, the photos leave the person open; more photos would "
+        "narrow it.",
         *body, verb="personalize", config=config, seconds=seconds,
     )  # fmt: skip
     save_json(config.out / "results.json", {"config": page.numbers(config), "seconds": round(seconds, 1), **said})

@@ -93,6 +93,23 @@ def part(config: Config, learned: Learned, console: Console) -> tuple[dict[str, 
         config: Of the command; `tune` generations are spent.
         learned: Who was learned.
         console: Where it is said.
+
+    >>> import tempfile
+    >>> from bayes_persona.diffusion import generate
+    >>> from bayes_persona.diffusion.adapter import Subject
+    >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> from bayes_persona.persona.base_measure import Shown
+    >>> from bayes_persona.persona.scorers import Oracle
+    >>> from bayes_persona.posterior import Posterior
+    >>> pipe, words = load(), TextualInversion(Subject("robot"))
+    >>> anyone = Posterior(({name: value[0] for name, value in words.init(pipe, 1, seed=0).items()},))
+    >>> black = Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot",))
+    >>> learned = Learned(pipe, words, anyone, black, generate.Config(steps=1), Oracle())
+    >>> config = Config(Path("photos"), "robot", out=Path(tempfile.mkdtemp()), tune=1)
+    >>> said, page_part = part(config, learned, Console(quiet=True))
+    >>> list(said["tuned"]["setting"]), page_part.count("<svg")
+    (['embedding', 'guidance'], 2)
     """
     found = turn(
         learned, config.prompts, config.tune, guidance=GUIDANCE if config.base is None else WEB_GUIDANCE,
