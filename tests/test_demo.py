@@ -27,6 +27,7 @@ SMALL = {
     "portraits": 2,
     "portrait_steps": 2,
     "tunings": 2,
+    "sampling": 2,
 }
 
 

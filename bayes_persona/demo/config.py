@@ -31,6 +31,8 @@ class Config:
     """Members of the posterior over personalizations."""
     portrait_steps: int = 25
     """Steps that they are trained for, all in one pass."""
+    sampling: int = 25
+    """Steps of sampling a picture of the person."""
     tunings: int = 20
     """Generations that are spent on turning knobs."""
     seed: int = 0
@@ -38,6 +40,6 @@ class Config:
 
     def __post_init__(self):
         ranges.at_least(self, 1, "examples", "particles", "splits", "episodes", "drivers", "photos", "portrait_steps")
-        ranges.at_least(self, 1, "tunings")
+        ranges.at_least(self, 1, "sampling", "tunings")
         if self.portraits < 2:
             raise ConfigError(f"portraits: expected at least 2, whose disagreement can be shown, got {self.portraits}")

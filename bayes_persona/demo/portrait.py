@@ -26,8 +26,8 @@ PROMPTS = (
 """Situations that none of the photos shows."""
 NOISES = 2
 """Pictures of each prompt that every member makes."""
-QUICK = generate.Config(steps=10)
-"""How pictures are sampled that nobody looks at for long."""
+QUICK = 10
+"""Steps, at most, of pictures that nobody looks at for long."""
 WHO = 5
 """Of the held-out identities, this one: a woman."""
 
@@ -61,13 +61,13 @@ def compare(config: Config) -> Result:
     adapter = celebrities.method(pipe, Subject(who.superclass), photos.pixels, embedded=True)
     draw = Draw(particles=config.portraits, pseudo=8, steps=config.portrait_steps, rate=6e-2)
     posterior = personalize(pipe, adapter, photos, draw, seed=config.seed, title="portraits")
-    scenes = []
+    scenes, sampling, quick = [], generate.Config(config.sampling), generate.Config(min(QUICK, config.sampling))
     for number, prompt in enumerate(PROMPTS):
         start = generate.noise(pipe, NOISES, child(config.seed, "portrait", number))
-        members = uncertainty.pictures(pipe, adapter, posterior, prompt, start)
-        averaged = uncertainty.averaged(pipe, adapter, posterior, [prompt] * NOISES, start)
+        members = uncertainty.pictures(pipe, adapter, posterior, prompt, start, sampling)
+        averaged = uncertainty.averaged(pipe, adapter, posterior, [prompt] * NOISES, start, sampling)
         plain = adapter.subject.anyone(prompt)
-        anyone = generate.sample(pipe, [plain] * NOISES, start)
+        anyone = generate.sample(pipe, [plain] * NOISES, start, sampling)
         scenes.append(Scene(plain, averaged, members, anyone))
     pictures = {
         "the photos": photos.pixels,
@@ -78,8 +78,8 @@ def compare(config: Config) -> Result:
     errors = {name: oracles.identity_error(pixels, who) for name, pixels in pictures.items()}
     verdict = verdicts.judge(
         pipe, adapter, posterior, photos.pixels, verdicts.SITUATIONS, seed=child(config.seed, "verdict"),
-        config=QUICK, title="verdict",
+        config=quick, title="verdict",
     )  # fmt: skip
-    learned = Learned(pipe, adapter, posterior, photos, QUICK, judge)
+    learned = Learned(pipe, adapter, posterior, photos, quick, judge)
     turned = turning.turn(learned, PROMPTS, config.tunings, seed=child(config.seed, "tune"), title="tuning")
     return Result(who.superclass, photos.pixels, tuple(scenes), errors, verdict, turned)
