@@ -131,7 +131,7 @@ def _scene(scene: portrait.Scene) -> str:
     parts = "Its variance: what more photos would take away, and what the noise decides."
     return (
         f"<figure>{picture}<figcaption>{said}</figcaption></figure>"
-        f"<figure>{maps}<figcaption>{parts}</figcaption></figure>"
+        f'<figure class="small">{maps}<figcaption>{parts}</figcaption></figure>'
     )
 
 
