@@ -72,6 +72,7 @@ HEADLINES = {
     "persona.coverage80.perfusion": "the same: Perfusion",
     "persona.coverage80.textual_inversion": "the same: textual inversion",
     "persona.averaged_less_single.celeb_basis": "error of identity, model average less a single member: Celeb Basis",
+    "persona.photos1.averaged_less_plain": "the same, one photo: the model average less plain fine-tuning",
     "persona.epistemic_spearman": "Spearman of the members' variance and the true error",
     "persona.tuning_gain_over_random": "tuning with 20 generations, utility: C-PSRL less random search",
     "persona.tuning_gain_over_tpe": "the same: less Optuna's TPE",
