@@ -1,13 +1,17 @@
-"""What numbers of a config may be, said once: each check names the field, the range and what it got."""
+"""What numbers of a config may be, said once: each check names the field, the range and what it got.
+
+A field that is None is not asked.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from bayes_persona.errors import ConfigError
 
 
 def at_least(config: Any, least: int, *names: str) -> None:
-    """Check that fields are finite and no less than a number; a field that is None is not asked.
+    """Check that fields are finite and no less than a number.
 
     Raises:
         ConfigError: If one is not.
@@ -19,14 +23,12 @@ def at_least(config: Any, least: int, *names: str) -> None:
     bayes_persona.errors.ConfigError: steps: expected at least 1, got 0
     """
     for name in names:
-        value = getattr(config, name)
-        if value is not None and not least <= value < math.inf:
-            finite = "a finite number of " if isinstance(value, float) else ""
-            raise ConfigError(f"{name}: expected {finite}at least {least}, got {value}")
+        finite = "a finite number of " if isinstance(getattr(config, name), float) else ""
+        _require(config, name, lambda value: least <= value < math.inf, f"{finite}at least {least}")
 
 
 def positive(config: Any, *names: str) -> None:
-    """Check that fields are finite and more than 0; a field that is None is not asked.
+    """Check that fields are finite and more than 0.
 
     Raises:
         ConfigError: If one is not.
@@ -38,9 +40,7 @@ def positive(config: Any, *names: str) -> None:
     bayes_persona.errors.ConfigError: rate: expected a finite number above 0, got 0.0
     """
     for name in names:
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{name}: expected a finite number above 0, got {value}")
+        _require(config, name, lambda value: 0 < value < math.inf, "a finite number above 0")
 
 
 def share(config: Any, *names: str) -> None:
@@ -56,8 +56,7 @@ def share(config: Any, *names: str) -> None:
     bayes_persona.errors.ConfigError: drop: expected 0 to 1, got 1.5
     """
     for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise ConfigError(f"{name}: expected 0 to 1, got {getattr(config, name)}")
+        _require(config, name, lambda value: 0 <= value <= 1, "0 to 1")
 
 
 def below_one(config: Any, *names: str) -> None:
@@ -73,5 +72,10 @@ def below_one(config: Any, *names: str) -> None:
     bayes_persona.errors.ConfigError: momentum: expected 0 to 1 (exclusive), got 1.0
     """
     for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise ConfigError(f"{name}: expected 0 to 1 (exclusive), got {getattr(config, name)}")
+        _require(config, name, lambda value: 0 <= value < 1, "0 to 1 (exclusive)")
+
+
+def _require(config: Any, name: str, holds: Callable[[float], bool], expected: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+        raise ConfigError(f"{name}: expected {expected}, got {value}")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -13,6 +12,7 @@ from test_parallel import draw, fails, items, same
 from bayes_persona.errors import DataError, RunError
 from bayes_persona.parallel import cluster
 from bayes_persona.parallel import map as draws
+from tests.engines import require_serial
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'bayes-persona[ray]'")
 # Ray's own threads and sockets end when they like, and it reads the machine's limits as it likes.
@@ -87,22 +87,4 @@ def test_results_can_be_written_on():
 
 
 def test_nptl_starts_a_cluster_and_draws_in_it_what_it_draws_alone():
-    # in a process of its own, because functions whose every call is type-checked, as here, cannot travel to workers
-    script = """
-import numpy as np, torch
-from bayes_persona import nptl
-from bayes_persona.nptl.learner_torch import Config, TorchLearner
-from bayes_persona.parallel import cluster
-torch.set_num_threads(1)  # sums depend on their number
-rng = np.random.default_rng(0)
-data = nptl.classification(rng.normal(size=(30, 4)).astype(np.float32), rng.integers(3, size=30), classes=3)
-learner = TorchLearner(torch.nn.Linear(4, 3), Config(steps=6, batch=8, head_dropout=0.1))
-base = nptl.linear_probe(learner, data)
-serial, parallel = (
-    nptl.NPTL(particles=3).sample(learner, base, data, seed=3, engine=engine) for engine in ("serial", cluster(2))
-)
-assert all(np.array_equal(a[name], b[name]) for a, b in zip(serial, parallel, strict=True) for name in a)
-print("equal")
-"""
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout.endswith("equal\n"), found.stderr
+    require_serial("cluster(2)")

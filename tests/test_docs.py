@@ -38,6 +38,9 @@ def test_code_that_needs_the_readers_own_things_imports_what_there_is(page, caps
     names: dict = {}
     for tree in trees:
         exec(compile(tree, page.name, "exec"), names)
+    imported = [line for tree in trees for line in tree.body if isinstance(line, ast.Import | ast.ImportFrom)]
+    wanted = [(name.asname or name.name).partition(".")[0] for line in imported for name in line.names]
+    assert [name for name in wanted if names.get(name) is None] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)

@@ -58,7 +58,11 @@ def test_two_processes_never_work_in_one_folder_and_the_second_is_told_of_the_fi
 def test_a_killed_process_leaves_no_lock(other, tmp_path):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    walk(tmp_path)
+    state, log = walk(tmp_path)
+    alone, said = walk(None)
+    assert len(log) == 12
+    assert log == said
+    assert np.array_equal(state.place, alone.place)
 
 
 def test_a_folder_is_free_again_after_an_error(tmp_path):

@@ -227,15 +227,17 @@ def _draw(chunk: range, seed: int) -> Drawn:
     return Drawn.of([splits.sample(splits.Config(named=0.0), i, seed=seed) for i in chunk])
 
 
+def _trip(autoencoder: Path, seed: int) -> Any:
+    """Give the way through an autoencoder and back; its folder is read, and nothing is looked for anywhere else."""
+    return through(AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True, local_files_only=True), seed)
+
+
 def _round_trips(config: Config, pixels: np.ndarray) -> np.ndarray | None:
     if config.autoencoder is None:
         return None
     place = config.folder / f"round_trips_{config.round_trips}.safetensors"
     if not place.exists():
-        trip = through(
-            AutoencoderTiny.from_pretrained(config.autoencoder, use_safetensors=True, local_files_only=True),
-            config.seed,
-        )
+        trip = _trip(config.autoencoder, config.seed)
         save_arrays(place, {"pixels": trip(pixels[: config.round_trips])})
     return load_arrays(place)[0]["pixels"]
 
@@ -302,11 +304,7 @@ def _report(config: Config) -> dict[str, Any]:
 
     tripped = None
     if config.autoencoder is not None:
-        tripped = measured(
-            through=through(
-                AutoencoderTiny.from_pretrained(config.autoencoder, use_safetensors=True, local_files_only=True), seed
-            )
-        )
+        tripped = measured(through=_trip(config.autoencoder, seed))
     places = ("folder", "out")
     given = {key: value for key, value in vars(config).items() if key not in places and value != getattr(Config, key)}
     options = [

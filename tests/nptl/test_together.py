@@ -1,8 +1,5 @@
 """Many fits in one pass: the numbers of one after another, whatever the net, the task and what is trained."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +9,7 @@ from bayes_persona import ConfigError, Data, DataError, MismatchError, nptl
 from bayes_persona.nptl.learner_torch import Config, TorchLearner
 from bayes_persona.nptl.method import GROUP, Fit
 from bayes_persona.posterior import Posterior
+from tests.engines import require_serial
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 1, 4, 4)).astype(np.float32)
@@ -44,25 +42,7 @@ def test_one_pass_gives_the_particles_of_one_after_another(likelihood, data):
 
 
 def test_processes_give_the_particles_of_one_after_another_to_the_bit():
-    # in a process of its own, because functions whose every call is type-checked, as here, cannot travel to workers
-    script = """
-import numpy as np, torch
-from bayes_persona import nptl
-from bayes_persona.nptl.learner_torch import Config, TorchLearner
-from bayes_persona.parallel import processes
-torch.set_num_threads(1)  # sums depend on their number
-rng = np.random.default_rng(0)
-data = nptl.classification(rng.normal(size=(30, 4)).astype(np.float32), rng.integers(3, size=30), classes=3)
-learner = TorchLearner(torch.nn.Linear(4, 3), Config(steps=6, batch=8, head_dropout=0.1))
-base = nptl.linear_probe(learner, data)
-serial, parallel = (
-    nptl.NPTL(particles=3).sample(learner, base, data, seed=3, engine=engine) for engine in ("serial", processes(2))
-)
-assert all(np.array_equal(a[name], b[name]) for a, b in zip(serial, parallel, strict=True) for name in a)
-print("equal")
-"""
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout == "equal\n", found.stderr
+    require_serial("processes(2)")
 
 
 @pytest.mark.parametrize("trainable", [("3.*",), ("0.*", "3.*"), ("*.bias",)])

@@ -104,9 +104,12 @@ def test_the_oracles_know_somebody_again_and_what_was_asked():
 
 def test_clip_compares_with_photos_and_with_words(clip):
     pixels = generator(0, "pixels").integers(0, 256, (3, 64, 64, 3), np.uint8)
+    seen = Clip(clip).vectors(pixels)
+    unit = seen / np.linalg.norm(seen, axis=1, keepdims=True)
     scores = Clip(clip)(pixels, ["a robot", "a cat", "a robot"], pixels[:1])
     assert scores.identity[0] == pytest.approx(1.0)
     assert (scores.identity[1:] < 1).all()
+    np.testing.assert_allclose(unit @ unit[0], scores.identity, atol=1e-6)
     np.testing.assert_allclose(
         Clip(clip)(pixels[1:], ["a cat", "a robot"], pixels[:1]).prompt, scores.prompt[1:], atol=1e-6
     )

@@ -287,6 +287,17 @@ def test_gates_that_make_nobody_are_shut_and_the_others_say_where_perfusion_shou
         gates.choose(Recorded([Knob("scale", (0.5, 1.0))], ("identity", "context"), values[:2]))
 
 
+def test_several_peoples_sessions_are_asked_together_if_they_turn_the_same():
+    knob, values = Knob("mid", (0.0, 1.0), ("mid",)), np.array([[[0.2]], [[0.8]]])
+    one, two = Recorded([knob], ("identity",), values), Recorded([knob], ("identity",), values[::-1])
+    both = gates.Everyone([one, two, two])
+    assert both([0], seed=0) == pytest.approx({"identity": 0.6})
+    with pytest.raises(ConfigError, match="all with the same knobs"):
+        gates.Everyone([one, Recorded([Knob("up", (0.0, 1.0), ("up",))], ("identity",), values)])
+    with pytest.raises(ConfigError, match="expected some"):
+        gates.Everyone([])
+
+
 def test_closed_gates_leave_the_pipeline_as_it_is(pipe):
     live = made(pipe)
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}

@@ -1,5 +1,7 @@
 """Laplace's approximation: a normal around plain fine-tuning."""
 
+from typing import Any
+
 import numpy as np
 
 from bayes_persona.diffusion.adapter import Adapter
@@ -21,9 +23,7 @@ def laplace(
     photos: Shown,
     config: Config | None = None,
     likelihood: Likelihood | None = None,
-    *,
-    seed: int = 0,
-    title: str | None = None,
+    **where: Any,
 ) -> Posterior:
     """Draw from a normal around plain fine-tuning, its precisions those of the prior and the diagonal Fisher's.
 
@@ -37,8 +37,7 @@ def laplace(
         photos: Of the subject.
         config: How fine-tuning goes, and how many draws there are.
         likelihood: What a photo is worth.
-        seed: Names the run.
-        title: Name beside the progress bars; None shows none.
+        where: Seed and title, as `Mode` takes them.
 
     >>> from bayes_persona.diffusion import pipelines
     >>> from bayes_persona.diffusion.adapter import Subject
@@ -48,9 +47,9 @@ def laplace(
     >>> len(laplace(pipelines.load(), robot, black, quick, Likelihood(steps=2)))
     2
     """
-    at = Mode(pipe, adapter, photos, config, likelihood, seed=seed, title=title)
+    at = Mode(pipe, adapter, photos, config, likelihood, **where)
     squares = {name: np.zeros(value.shape) for name, value in at.found.items()}
-    with bar(title, total=at.likelihood.steps) as advance:
+    with bar(at.title, total=at.likelihood.steps) as advance:
         for step in range(at.likelihood.steps):
             batch = at.rows(step)
             n = len(batch.member)

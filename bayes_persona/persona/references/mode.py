@@ -71,14 +71,14 @@ class Mode:
         config: How fine-tuning goes; its particles are the members that losses are asked of.
         likelihood: What a photo is worth.
         seed: Names the run.
-        title: Name beside the progress bar; None shows none.
+        title: Name beside the progress bars; None shows none.
 
     >>> from bayes_persona.diffusion import pipelines
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> black = Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot",))
     >>> quick = Config(particles=2, steps=1, rows=1)
-    >>> at = Mode(pipelines.load(), TextualInversion(Subject("robot")), black, quick, None, seed=0)
+    >>> at = Mode(pipelines.load(), TextualInversion(Subject("robot")), black, quick, None)
     >>> z = at.standard()
     >>> bool(np.allclose(at.params(z)["embedding"], at.found["embedding"])), z.square().mean().round().item()
     (True, 1.0)
@@ -92,12 +92,12 @@ class Mode:
         config: Config | None,
         likelihood: Likelihood | None,
         *,
-        seed: int,
+        seed: int = 0,
         title: str | None = None,
     ):
         config = replace(Config() if config is None else config, **PLAIN)
         self.likelihood = Likelihood() if likelihood is None else likelihood
-        self.pipe, self.adapter, self.seed = pipe, adapter, seed
+        self.pipe, self.adapter, self.seed, self.title = pipe, adapter, seed, title
         self.count, self.members = len(photos.pixels), config.particles
         start = adapter.init(pipe, 1, child(seed, "start"))  # where `personalize` begins
         self.start: Params = {name: value[0] for name, value in start.items()}

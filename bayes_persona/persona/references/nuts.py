@@ -1,5 +1,7 @@
 """Hamiltonian Monte Carlo, by Pyro."""
 
+from typing import Any
+
 from bayes_persona.diffusion.adapter import Adapter
 from bayes_persona.errors import needs_extra
 from bayes_persona.nptl.compute_torch import own_randomness
@@ -24,9 +26,7 @@ def nuts(
     photos: Shown,
     config: Config | None = None,
     likelihood: Likelihood | None = None,
-    *,
-    seed: int = 0,
-    title: str | None = None,
+    **where: Any,
 ) -> Posterior:
     """Walk the posterior by Pyro's NUTS (Hoffman & Gelman 2014), where there are few parameters and much time.
 
@@ -38,8 +38,7 @@ def nuts(
         photos: Of the subject.
         config: How fine-tuning, where the walk starts, goes; and how many draws are kept, evenly spread.
         likelihood: What a photo is worth, and the walk.
-        seed: Names the run.
-        title: Name beside the progress bars; None shows none.
+        where: Seed and title, as `Mode` takes them.
 
     >>> import numpy as np
     >>> from bayes_persona.diffusion import pipelines
@@ -50,7 +49,7 @@ def nuts(
     >>> len(nuts(pipelines.load(), robot, black, quick, Likelihood(steps=2, warm_up=1, depth=1)))
     2
     """
-    at = Mode(pipe, adapter, photos, config, likelihood, seed=seed, title=title)
+    at = Mode(pipe, adapter, photos, config, likelihood, **where)
     draws, batch = max(at.likelihood.steps, at.members), at.rows(0)
 
     def energy(now: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -58,8 +57,8 @@ def nuts(
         return 0.5 * z.square().sum() - at.log_likelihood(z.expand(at.members, -1), batch).mean()
 
     with (
-        own_randomness(str(pipe.device), child(seed, "nuts")),
-        bar(title, total=draws + at.likelihood.warm_up) as advance,
+        own_randomness(str(pipe.device), child(at.seed, "nuts")),
+        bar(at.title, total=draws + at.likelihood.warm_up) as advance,
     ):
         kernel = infer.NUTS(potential_fn=energy, max_tree_depth=at.likelihood.depth)
         walk = infer.MCMC(

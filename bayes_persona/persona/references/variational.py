@@ -1,5 +1,7 @@
 """Mean-field variational inference, by Pyro."""
 
+from typing import Any
+
 from bayes_persona.diffusion.adapter import Adapter
 from bayes_persona.errors import needs_extra
 from bayes_persona.nptl.compute_torch import own_randomness
@@ -26,9 +28,7 @@ def variational(
     photos: Shown,
     config: Config | None = None,
     likelihood: Likelihood | None = None,
-    *,
-    seed: int = 0,
-    title: str | None = None,
+    **where: Any,
 ) -> Posterior:
     """Fit a normal of independent parameters by Pyro (mean-field variational inference), and draw from it.
 
@@ -41,8 +41,7 @@ def variational(
         photos: Of the subject.
         config: How fine-tuning goes, and how many draws there are.
         likelihood: What a photo is worth, and the descent.
-        seed: Names the run.
-        title: Name beside the progress bars; None shows none.
+        where: Seed and title, as `Mode` takes them.
 
     >>> import numpy as np
     >>> from bayes_persona.diffusion import pipelines
@@ -53,7 +52,7 @@ def variational(
     >>> len(variational(pipelines.load(), robot, black, quick, Likelihood(steps=2)))
     2
     """
-    at = Mode(pipe, adapter, photos, config, likelihood, seed=seed, title=title)
+    at = Mode(pipe, adapter, photos, config, likelihood, **where)
     members, mode = at.members, at.standard()
 
     def model(step: int) -> None:
@@ -65,14 +64,14 @@ def variational(
         sd = pyro.param("sd", torch.full_like(mode, 0.1), constraint=distributions.constraints.positive)
         pyro.sample("z", distributions.Normal(mean.expand(members, -1), sd.expand(members, -1)).to_event(2))
 
-    with pyro.get_param_store().scope(), own_randomness(str(pipe.device), child(seed, "variational")):
+    with pyro.get_param_store().scope(), own_randomness(str(pipe.device), child(at.seed, "variational")):
         descent = infer.SVI(
             poutine.scale(model, 1 / members),
             poutine.scale(guide, 1 / members),
             PyroOptim(torch.optim.Adam, {"lr": at.likelihood.rate}),
             infer.Trace_ELBO(),
         )
-        with bar(title, total=at.likelihood.steps) as advance:
+        with bar(at.title, total=at.likelihood.steps) as advance:
             for step in range(at.likelihood.steps):
                 advance(loss=descent.step(step))
         mean, sd = (pyro.param(name).detach() for name in ("mean", "sd"))
