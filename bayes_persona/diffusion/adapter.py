@@ -199,8 +199,8 @@ def denoising_loss(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor,
     >>> denoising_loss(pipe, Batch(latents, latents, torch.tensor([1, 999]), ids, ids[:, 0], torch.ones(2))).shape
     torch.Size([2])
     """
-    noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
-    guess = pipe.unet(noisy, batch.time, **conditions(pipe, hidden(pipe, batch.tokens))).sample
+    noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time).to(pipe.unet.dtype)
+    guess = pipe.unet(noisy, batch.time, **conditions(pipe, hidden(pipe, batch.tokens))).sample.to(batch.latents)
     error = (guess - target(pipe, batch)).square().mean(dim=1)
     return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
 

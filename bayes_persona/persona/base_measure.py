@@ -110,7 +110,7 @@ def believed(
     True
     """
     noisy = pipe.scheduler.add_noise(latents, noise, time)
-    guess = pipe.unet(noisy, time, **conditions(pipe, hidden(pipe, tokens))).sample
+    guess = pipe.unet(noisy.to(pipe.unet.dtype), time, **conditions(pipe, hidden(pipe, tokens))).sample.to(noisy)
     kept = pipe.scheduler.alphas_cumprod.to(noisy)[time][:, None, None, None]
     signal, scatter = kept.sqrt(), (1 - kept).sqrt()
     if pipe.scheduler.config.prediction_type == "v_prediction":

@@ -22,7 +22,11 @@ from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
+    import torch
     from diffusers import DiffusionPipeline
+
+HALF_SCALE = 1024.0
+"""What a loss is multiplied by in fp16, whose smallest number is 6e-8: a gradient of one pixel is not far above it."""
 
 
 def personalize(
@@ -81,7 +85,6 @@ def personalize(
         said["start"] = fingerprint_arrays(first)
         if len(start) != config.particles:
             raise MismatchError(f"start: expected {config.particles} members, got {len(start)}")
-    rows = Rows(pipe, adapter, photos, config, seed, folder)
     kernel = train.AdamW(
         first,
         lambda params, batch, _: (batch.weight * adapter.loss(pipe, params, batch)).sum() / config.rows,
@@ -91,13 +94,16 @@ def personalize(
             cooldown_at=config.steps // 2,
             cooldown=config.steps - config.steps // 2,
             members=True,
+            scale=HALF_SCALE if pipe.unet.dtype == torch.float16 else 1.0,
         ),
         rates=rates_of(adapter, first),
         after=lambda params, batch: adapter.track(pipe, params, batch),
-        device=str(pipe.device),
+        device=str(pipelines.device(pipe)),
     )
-    state, _ = loop.run(
-        kernel, rows, steps=config.steps, seed=child(seed, "train"), folder=folder, config=said, title=title
-    )
+    with pipelines.at_hand(pipe):
+        rows = Rows(pipe, adapter, photos, config, seed, folder)
+        state, _ = loop.run(
+            kernel, rows, steps=config.steps, seed=child(seed, "train"), folder=folder, config=said, title=title
+        )
     params = {name: np.asarray(value) for name, value in state.params.items()}
     return Posterior(tuple({name: value[k] for name, value in params.items()} for k in range(config.particles)))
