@@ -72,8 +72,12 @@ def methods(pipe: DiffusionPipeline, pixels: np.ndarray) -> dict[str, Callable[[
     few = ("ada finch", "clara vale", "ada moss", "otto vale")
 
     def mixed() -> Adapter:
-        trained = mixture.build(pipe, mixture.Config(feature=3, rank=8, hidden=64, frequencies=16))
-        return introduced(Cast("robot"), trained, lambda photos: photos.mean(axis=(1, 2)) / 255, [pixels])
+        new = mixture.build(pipe, mixture.Config(feature=3, rank=8, hidden=64, frequencies=16))
+        said = {
+            "token.last.weight": new.params["token.second.weight"][:1].repeat(len(new.params["token.last.bias"]), 0)
+        }
+        heard = replace(new, params={**new.params, **said})  # a new mixture would say nothing of anyone
+        return introduced(Cast("robot"), heard, lambda photos: photos.mean(axis=(1, 2)) / 255, [pixels])
 
     return {
         "textual_inversion": lambda: TextualInversion(ROBOT),

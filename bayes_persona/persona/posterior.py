@@ -9,13 +9,12 @@ photos and made-up pictures together. α reads as *how many photos the prior is 
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from bayes_persona import loop
 from bayes_persona.diffusion import pipelines, train
 from bayes_persona.diffusion.adapter import Adapter, rates_of, settings
 from bayes_persona.errors import DataError, MismatchError, needs_extra
 from bayes_persona.named import fingerprint as fingerprint_arrays
+from bayes_persona.named import flatten
 from bayes_persona.persona.base_measure import Shown
 from bayes_persona.persona.bootstrap import Config, Rows
 from bayes_persona.posterior import Posterior
@@ -57,6 +56,7 @@ def personalize(
         MismatchError: If there are more or fewer starts than members.
         MismatchError: If the folder holds a run with other photos, settings or another base model.
 
+    >>> import numpy as np
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> pipe, black = pipelines.load(), Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot at night",))
@@ -105,5 +105,5 @@ def personalize(
         state, _ = loop.run(
             kernel, rows, steps=config.steps, seed=child(seed, "train"), folder=folder, config=said, title=title
         )
-    params = {name: np.asarray(value) for name, value in state.params.items()}
+    params = flatten(state.params)
     return Posterior(tuple({name: value[k] for name, value in params.items()} for k in range(config.particles)))
