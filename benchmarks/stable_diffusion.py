@@ -147,9 +147,9 @@ def whole_way(folder: Path, name: str, latent: int, *, checkpointing: bool = Fal
     before, base = pictures(pipe, method, posterior), pipelines.fingerprint(pipe)
     file = folder / f"{name}.safetensors"
     adapters.save(file, method, posterior, base=base)
+    del pipe, posterior  # two would not fit
     fresh = opened(folder, latent, checkpointing=False)
     own = replace(method, guide=Guide.of(fresh)) if isinstance(method, DualPivot) else method
-    del pipe, method, posterior
     again, about = adapters.load(file, base=pipelines.fingerprint(fresh))
     after = pictures(fresh, own, again)
     return {
