@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -103,14 +103,21 @@ def _text(size: dict[str, Any], projection: int) -> CLIPTextConfig:
 
 def _small_things(name: Name, place: Path) -> None:
     """Write what is no network: words, noise schedule, and what the folder holds."""
-    DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1,
-    ).save_pretrained(place / "scheduler")  # fmt: skip
+    noise: dict[str, Any] = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+    }
+    if name == "sd15":
+        schedule = PNDMScheduler(**noise, skip_prk_steps=True, set_alpha_to_one=False)
+    else:
+        schedule = EulerDiscreteScheduler(**noise, timestep_spacing="leading")
+    schedule.save_pretrained(place / "scheduler")
     _tokenizer(place / "tokenizer", "<|endoftext|>")
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline",
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", type(schedule).__name__],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,13 @@ from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.diffusion.restoration.guide import Guide
 from bayes_persona.diffusion.text import encoders
 from bayes_persona.errors import ConfigError
+from bayes_persona.files import load_json, write
 from bayes_persona.persona import dual
 from bayes_persona.persona.base_measure import Shown
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import personalize
 from benchmarks import full_size
-from benchmarks.rows import Row, row, save
+from benchmarks.rows import HERE, Row, row, save
 
 ROBOT = Subject("robot", template="{token} {superclass}")
 CAPTIONS = ("a robot at night", "a happy robot in the snow")
@@ -190,6 +192,24 @@ def rows_of(
     ]
 
 
+def with_table(page: str) -> str:
+    """Give the page of the docs with its table made anew from the rows."""
+    path = HERE / "results" / "sd.json"
+    known = {old["id"]: f"{old['value']:.3g}" for old in (load_json(path) if path.exists() else [])}
+    lines = ["| model | adapter | seconds a step | GB | kB on disk | same pictures |", "|---|---|---|---|---|---|"]
+    for model, name, way in product(full_size.PARAMETERS, ALL, ("", ".checkpointing")):
+        id, said = f"sd.{model}.{name}{way}", "".join([name.replace("_", " "), way.replace(".", ", ")])
+        if f"{id}.refused" in known:
+            lines.append(f"| {TITLES[model]} | {said} | refused, and says why | | | |")
+        if f"{id}.gigabytes" in known:
+            cells = [known[f"{id}.{what}"] for what in ("seconds_per_step", "gigabytes", "kilobytes")]
+            same = "yes" if known[f"{id}.restored_equal"] == "1" else "no"
+            lines.append(f"| {TITLES[model]} | {said} | {' | '.join(cells)} | {same} |")
+    before, start, rest = page.partition("<!-- numbers -->\n")
+    _, end, after = rest.partition("<!-- end of numbers -->")
+    return before + start + "\n".join(lines) + "\n" + end + after
+
+
 def main(config: Config) -> None:
     if config.one:
         (model,), (name,) = config.models, config.methods
@@ -207,8 +227,11 @@ def main(config: Config) -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             print(model, name, found, flush=True)
             save("sd", rows_of(model, name, found, latent, time.perf_counter() - started, more))
+    write(PAGE, with_table(PAGE.read_text()).encode())
 
 
+PAGE = HERE.parent / "docs" / "stable_diffusion.md"
+TITLES = {"sd15": "1.5", "sdxl": "XL"}
 ALL = ("textual_inversion", "low_rank", "perfusion", "celeb_basis", "moa", "lipe", "dual_pivot")
 
 if __name__ == "__main__":

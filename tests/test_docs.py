@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stable_diffusion import with_table
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -75,6 +77,11 @@ def test_the_examples_of_pages_are_right_in_types(tmp_path):
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_stable_diffusion_shows_the_rows_that_were_measured():
+    page = (ROOT / "docs" / "stable_diffusion.md").read_text()
+    assert with_table(page) == page
 
 
 def test_every_page_is_in_the_sites_contents():

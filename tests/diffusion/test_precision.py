@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from bayes_persona import ConfigError, DataError
 from bayes_persona.diffusion import generate, pipelines, train
@@ -77,6 +78,18 @@ def test_a_model_is_loaded_in_the_precision_that_was_asked_for():
     pipe = pipelines.load(dtype=torch.bfloat16, checkpointing=True)
     assert {net.dtype for net in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.bfloat16}
     assert pipe.unet.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, PNDMScheduler, DPMSolverMultistepScheduler])
+def test_training_is_the_same_whatever_the_pipeline_samples_with(kind):
+    pipe, other = tiny(), tiny()
+    usual = {**pipe.scheduler.config, "rescale_betas_zero_snr": False, "timestep_spacing": "leading"}
+    pipe.scheduler, other.scheduler = DDIMScheduler.from_config(usual), kind.from_config(usual)
+    other.scheduler.set_timesteps(2)  # as after a picture
+    method = methods(pipe, PIXELS)["low_rank"]()
+    draw = Draw(particles=1, steps=3, rows=1, alpha=1.0, base_measure="distilled", pseudo=2)
+    one, two = (personalize(model, method, PHOTOS, draw).stacked() for model in (pipe, other))
+    assert [name for name, value in one.items() if not np.array_equal(value, two[name])] == []
 
 
 def test_a_loss_can_be_scaled_while_its_gradient_is_taken():
