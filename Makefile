@@ -28,7 +28,7 @@ check: $(READY)  ## lint, types and floors
 docs: $(READY)  ## build the site into site/; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's
+bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's, MODELS=one for 9 GB
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.world
 	$(BIN)/python -m benchmarks.npl
@@ -45,11 +45,12 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.fuzz
+	$(if $(MODELS),$(BIN)/python -m benchmarks.stable_diffusion --folder $(MODELS))
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))
 
-wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
-	$(BIN)/python tests/wheel.py
+wheel: $(READY)  ## install wheel and sdist into bare environments: no extras, and one (EXTRA=name, or the day's)
+	$(BIN)/python tests/wheel.py $(if $(EXTRA),--extra $(EXTRA))
 
 # The constraints pin the versions that work together; torch is named first and exactly, which is what picks a CPU build.
 $(READY): pyproject.toml constraints.txt references.txt
