@@ -23,7 +23,7 @@ PROBE = """
 import importlib, importlib.metadata, pkgutil, re, sys, bayes_persona
 from bayes_persona import MissingExtraError
 
-told = [re.fullmatch(r"bayes-persona\\\\[(.*)\\\\].*extra == ['\\"](.*)['\\"]", line)
+told = [re.fullmatch(r"bayes-persona\\[(.*)\\].*extra == ['\\"](.*)['\\"]", line)
         for line in importlib.metadata.requires("bayes-persona")]
 held = {match[2]: set(match[1].split(",")) for match in told if match}
 have = set(sys.argv[1:])
