@@ -9,11 +9,16 @@ from bayes_persona.diffusion import pipelines, words
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.celeb_basis.basis import build
 from bayes_persona.diffusion.adapters.celeb_basis.method import CelebBasis
+from bayes_persona.diffusion.adapters.dual_pivot.method import DualPivot
+from bayes_persona.diffusion.adapters.lipe.method import Lipe
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.contract import check
 from bayes_persona.diffusion.generate import Config, noise, sample
 from bayes_persona.diffusion.low_rank import LowRank
+from bayes_persona.diffusion.restoration.guide import Guide
+from bayes_persona.diffusion.restoration.restore import Config as Sampling
+from bayes_persona.diffusion.restoration.restore import restore
 from bayes_persona.diffusion.text import encoders
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
@@ -30,9 +35,21 @@ def pipe():
     return tiny_xl()
 
 
-@pytest.mark.parametrize("method", [TextualInversion(ROBOT), LowRank(ROBOT, rank=2), Perfusion(ROBOT)], ids=repr)
+METHODS = [TextualInversion(ROBOT), LowRank(ROBOT, rank=2), Perfusion(ROBOT), Lipe(ROBOT, rank=2)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_adapters_keep_their_promises(pipe, method):
     assert check(method, pipe) is None
+
+
+def test_bad_photos_are_restored_on_it(pipe):
+    guide = Guide.of(pipe)
+    method = DualPivot(ROBOT, guide, rank=1)
+    assert check(method, pipe) is None
+    bad = np.zeros((1, 64, 64, 3), np.uint8)
+    with method.attached(pipe, method.init(pipe, 1, seed=0), torch.tensor([0])):
+        assert restore(pipe, guide, bad, [ROBOT.phrase], config=Sampling(2, 2.0)).shape == bad.shape
 
 
 def test_one_basis_spans_both_text_encoders(pipe):
