@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from bayes_persona import named
 from bayes_persona.diffusion import pipelines
+from bayes_persona.diffusion.checkpointing import enable
 from bayes_persona.diffusion.text import hidden, tokens
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -44,7 +45,10 @@ class Guide(ControlNetModel):
     def of(cls, pipe: DiffusionPipeline) -> "Guide":
         """Copy a pipeline's way in; what it adds to the U-Net is nothing yet."""
         with torch.no_grad():
-            return cls.around(pipe.unet, hidden(pipe, torch.tensor([tokens(pipe, "")], device=pipe.device)).states)
+            place = pipelines.device(pipe)
+            guide = cls.around(pipe.unet, hidden(pipe, torch.tensor([tokens(pipe, "")], device=place)).states)
+            guide.to(device=place)  # pyright: ignore[reportCallIssue]
+        return guide
 
     @classmethod
     def around(cls, unet: UNet2DConditionModel, empty: Float[torch.Tensor, "1 words width"]) -> "Guide":
@@ -57,12 +61,15 @@ class Guide(ControlNetModel):
             guide.controlnet_cond_embedding = stem  # pyright: ignore[reportAttributeAccessIssue]
             guide.register_buffer("empty", empty.clone())
             guide.to(device=unet.device, dtype=unet.dtype)  # pyright: ignore[reportCallIssue]
+        if unet.is_gradient_checkpointing:
+            enable(guide)
         return guide.eval().requires_grad_(False)
 
     @property
     def fingerprint(self) -> str:
         """32 letters that change when any weight does."""
-        return named.fingerprint({name: value.float().cpu().numpy() for name, value in self.state_dict().items()})
+        weights = sorted(self.state_dict().items())
+        return named.fingerprint((name, value.float().cpu().numpy()) for name, value in weights)
 
     def forward(
         self,

@@ -193,7 +193,7 @@ def _guess(pipe, x: torch.Tensor, time: int, text: torch.Tensor, empty: torch.Te
 
 
 def _states(pipe, prompts: Sequence[str]) -> torch.Tensor:
-    return pipe.encode_prompt(list(prompts), pipe.device, 1, do_classifier_free_guidance=False)[0]
+    return pipe.encode_prompt(list(prompts), pipelines.device(pipe), 1, do_classifier_free_guidance=False)[0]
 
 
 def _small(masks: np.ndarray, latents: torch.Tensor) -> torch.Tensor:

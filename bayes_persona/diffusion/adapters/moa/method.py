@@ -19,6 +19,7 @@ from bayes_persona.diffusion.adapters.moa import mixture as mixtures
 from bayes_persona.diffusion.adapters.moa.encoder import Encoder, feature
 from bayes_persona.diffusion.adapters.moa.mixture import Mixture
 from bayes_persona.diffusion.adapters.moa.now import Now, told
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.types import Params
@@ -221,7 +222,7 @@ class MoA:
                 f"feature: expected {want} a member, got {tuple(learned.shape[1:])}; was it made for another mixture?"
             )
         now = Now(
-            learned.to(pipe.unet.device, pipe.unet.dtype),
+            learned.to(device(pipe), pipe.unet.dtype),
             rows,
             pipe.scheduler.config.num_train_timesteps,
             delay=self.delay,
