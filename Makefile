@@ -6,7 +6,7 @@ READY := .venv/.ready
 QUIET := $(if $(wildcard .venv/bin/python),-q)  # pip tells its progress the first time, and little later on
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check docs bench wheel clean help
+.PHONY: demo test check docs notebooks bench wheel clean help
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ check: $(READY)  ## lint, types and floors
 
 docs: $(READY)  ## build the site into site/; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(READY)  ## run the notebooks and write their copies for the site; NAME=03_personalize for one
+	$(BIN)/python docs/render.py $(NAME)
 
 bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's, MODELS=one for 9 GB
 	$(BIN)/python -m benchmarks.foundation

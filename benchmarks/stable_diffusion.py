@@ -37,7 +37,6 @@ from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.diffusion.restoration.guide import Guide
 from bayes_persona.diffusion.text import encoders
-from bayes_persona.errors import ConfigError
 from bayes_persona.files import load_json, write
 from bayes_persona.persona import dual
 from bayes_persona.persona.base_measure import Shown
@@ -92,7 +91,7 @@ def methods(pipe: DiffusionPipeline, pixels: np.ndarray) -> dict[str, Callable[[
     }
 
 
-def trained(pipe: DiffusionPipeline, method: Adapter, pixels: np.ndarray, folder: Path) -> Any:
+def trained(pipe: DiffusionPipeline, method: Adapter, pixels: np.ndarray) -> Any:
     """Learn for two steps; Dual-Pivot for two with each pivot."""
     shown, draw = Shown(pixels, CAPTIONS), Draw(particles=1, steps=STEPS, rows=1, alpha=0.0, rate=1e-3)
     if isinstance(method, DualPivot):
@@ -141,10 +140,7 @@ def whole_way(folder: Path, name: str, latent: int, *, checkpointing: bool = Fal
     side = pipelines.size(pipe)
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     method = methods(pipe, pixels)[name]()
-    try:
-        posterior = trained(pipe, method, pixels, folder)
-    except ConfigError as error:
-        return {"refused": str(error)}
+    posterior = trained(pipe, method, pixels)
     peak = _memory()
     before, base = pictures(pipe, method, posterior), pipelines.fingerprint(pipe)
     file = folder / f"{name}.safetensors"
@@ -178,8 +174,6 @@ def rows_of(
         "seconds": seconds,
     }
     id, about = f"sd.{model}.{name}", f"{latent}×{latent} latents, 1 row, bf16"
-    if "refused" in found:
-        return [row(f"{id}.refused", 1.0, "1 if a ConfigError says why", **how)]
     if more:
         id, about = f"{id}.checkpointing", f"{about}, checkpointing"
     return [
@@ -199,8 +193,6 @@ def with_table(page: str) -> str:
     lines = ["| model | adapter | seconds a step | GB | kB on disk | same pictures |", "|---|---|---|---|---|---|"]
     for model, name, way in product(full_size.PARAMETERS, ALL, ("", ".checkpointing")):
         id, said = f"sd.{model}.{name}{way}", "".join([name.replace("_", " "), way.replace(".", ", ")])
-        if f"{id}.refused" in known:
-            lines.append(f"| {TITLES[model]} | {said} | refused, and says why | | | |")
         if f"{id}.gigabytes" in known:
             cells = [known[f"{id}.{what}"] for what in ("seconds_per_step", "gigabytes", "kilobytes")]
             same = "yes" if known[f"{id}.restored_equal"] == "1" else "no"

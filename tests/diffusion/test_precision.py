@@ -17,7 +17,6 @@ from tests.diffusion.tiny import tiny, tiny_xl
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 PHOTOS = Shown(PIXELS, ("a robot at night", "a robot"))
 QUICK = Draw(particles=2, steps=3, rows=1, alpha=1.0, pseudo=1)
-ON_XL = [name for name in ALL if name != "moa"]
 
 
 def halved(pipe, dtype):
@@ -53,7 +52,7 @@ def test_the_guide_of_a_checkpointed_model_is_checkpointed():
     ("make", "dtype", "name"),
     [
         *((tiny, torch.bfloat16, name) for name in ALL),
-        *((tiny_xl, torch.bfloat16, name) for name in ON_XL),
+        *((tiny_xl, torch.bfloat16, name) for name in ALL),
         *((tiny, torch.float16, name) for name in ("perfusion", "low_rank")),
     ],
 )
@@ -65,13 +64,6 @@ def test_an_adapter_learns_and_draws_in_half_precision(make, dtype, name):
     start = generate.noise(pipe, 2, seed=0)
     with method.attached(pipe, posterior.stacked(), torch.tensor([0, 1])):
         assert generate.sample(pipe, [method.subject.phrase] * 2, start, generate.Config(1)).shape == (2, 64, 64, 3)
-
-
-def test_a_mixture_says_that_it_cannot_read_with_two_text_encoders():
-    pipe = tiny_xl()
-    method = methods(pipe, PIXELS)["moa"]()
-    with pytest.raises(ConfigError, match="SDXL reads with two text encoders, which prompts of subjects do not yet"):
-        personalize(pipe, method, PHOTOS, QUICK)
 
 
 def test_a_model_is_loaded_in_the_precision_that_was_asked_for():
