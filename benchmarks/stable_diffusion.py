@@ -189,7 +189,7 @@ def rows_of(
 def with_table(page: str) -> str:
     """Give the page of the docs with its table made anew from the rows."""
     path = HERE / "results" / "sd.json"
-    known = {old["id"]: f"{old['value']:.3g}" for old in (load_json(path) if path.exists() else [])}
+    known = {old["id"]: _short(old["value"]) for old in (load_json(path) if path.exists() else [])}
     lines = ["| model | adapter | seconds a step | GB | kB on disk | same pictures |", "|---|---|---|---|---|---|"]
     for model, name, way in product(full_size.PARAMETERS, ALL, ("", ".checkpointing")):
         id, said = f"sd.{model}.{name}{way}", "".join([name.replace("_", " "), way.replace(".", ", ")])
@@ -200,6 +200,10 @@ def with_table(page: str) -> str:
     before, start, rest = page.partition("<!-- numbers -->\n")
     _, end, after = rest.partition("<!-- end of numbers -->")
     return before + start + "\n".join(lines) + "\n" + end + after
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def main(config: Config) -> None:
