@@ -7,6 +7,7 @@ measured.
 """
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -189,14 +190,17 @@ def rows_of(
 def with_table(page: str) -> str:
     """Give the page of the docs with its table made anew from the rows."""
     path = HERE / "results" / "sd.json"
-    known = {old["id"]: _short(old["value"]) for old in (load_json(path) if path.exists() else [])}
-    lines = ["| model | adapter | seconds a step | GB | kB on disk | same pictures |", "|---|---|---|---|---|---|"]
+    rows = load_json(path) if path.exists() else []
+    known, units = {old["id"]: _short(old["value"]) for old in rows}, {old["id"]: old["unit"] for old in rows}
+    titles = ("model", "adapter", "pixels", "seconds a step", "GB", "kB on disk", "same pictures")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for model, name, way in product(full_size.PARAMETERS, ALL, ("", ".checkpointing")):
         id, said = f"sd.{model}.{name}{way}", "".join([name.replace("_", " "), way.replace(".", ", ")])
         if f"{id}.gigabytes" in known:
+            side = re.findall(r"(\d+)×", units[f"{id}.gigabytes"])
             cells = [known[f"{id}.{what}"] for what in ("seconds_per_step", "gigabytes", "kilobytes")]
             same = "yes" if known[f"{id}.restored_equal"] == "1" else "no"
-            lines.append(f"| {TITLES[model]} | {said} | {' | '.join(cells)} | {same} |")
+            lines.append(f"| {' | '.join([TITLES[model], said, str(8 * int(side[0])), *cells, same])} |")
     before, start, rest = page.partition("<!-- numbers -->\n")
     _, end, after = rest.partition("<!-- end of numbers -->")
     return before + start + "\n".join(lines) + "\n" + end + after
