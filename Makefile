@@ -44,6 +44,7 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.persona
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.gating
+	$(BIN)/python -m benchmarks.corruption
 	$(BIN)/python -m benchmarks.transfer.conditions
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
