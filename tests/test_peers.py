@@ -30,4 +30,6 @@ def test_agents_of_tables_learn():
 
 def test_a_median_lies_in_its_interval():
     row = race.median("a", [0.5, 1.0, 2.0], "", command="", seconds=0.0)
-    assert row.low is not None and row.high is not None and row.low <= row.value == 1.0 <= row.high
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low <= row.value == 1.0 <= row.high
