@@ -49,6 +49,7 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.peers
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))
 
