@@ -8,6 +8,7 @@ What an extra promises is then tried by the examples of docstrings.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,15 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PROBE = """
-import importlib, importlib.metadata, pkgutil, re, sys, bayes_persona
+import importlib, pkgutil, re, sys, bayes_persona
 from bayes_persona import MissingExtraError
 
-told = [re.fullmatch(r"bayes-persona\\\\[(.*)\\\\].*extra == ['\\"](.*)['\\"]", line)
-        for line in importlib.metadata.requires("bayes-persona")]
-held = {match[2]: set(match[1].split(",")) for match in told if match}
 have = set(sys.argv[1:])
-while more := set().union(*(held.get(extra, set()) for extra in have)) - have:
-    have |= more
 light, refused = ["bayes_persona"], []
 found = pkgutil.walk_packages(bayes_persona.__path__, "bayes_persona.", onerror=lambda name: None)
 names = [module.name for module in found]
@@ -110,11 +106,11 @@ def main() -> None:
         subprocess.run([bare.parent / "bayes-persona", "--help"], check=True, cwd=place, stdout=subprocess.DEVNULL)
         if extra != "none":
             print(f"the sdist, with the extra {extra}", flush=True)
-            _try(_installed(place / "one", f"{sdist}[{extra}]"), place, extra)
+            _try(_installed(place / "one", f"{sdist}[{extra}]"), place, extra, _with_its_own(extra, extras))
 
 
-def _try(python: Path, place: Path, extra: str) -> None:
-    _run(python, place, PROBE, extra)
+def _try(python: Path, place: Path, extra: str, brought: set[str]) -> None:
+    _run(python, place, PROBE, *brought)
     names = EXAMPLES[extra]
     if names:
         _run(python, place, SHOW, *(name if "_envs" in name else f"bayes_persona.{name}" for name in names))
@@ -124,6 +120,13 @@ def _try(python: Path, place: Path, extra: str) -> None:
         command = [python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", place / "site"]
         subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
         print("the site is built")
+
+
+def _with_its_own(extra: str, extras: dict[str, list[str]]) -> set[str]:
+    """Give an extra and those that it names, which it brings."""
+    named = [re.fullmatch(r"bayes-persona\[(.*)\]", line) for line in extras[extra]]
+    below = {name for match in named if match for name in match[1].split(",")}
+    return {extra}.union(*(_with_its_own(name, extras) for name in below))
 
 
 def _todays(extras: list[str]) -> str:
