@@ -44,10 +44,12 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.persona
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.gating
+	$(BIN)/python -m benchmarks.corruption
 	$(BIN)/python -m benchmarks.transfer.conditions
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.peers
 	$(if $(MODELS),$(BIN)/python -m benchmarks.stable_diffusion --folder $(MODELS))
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))

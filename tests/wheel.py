@@ -65,7 +65,8 @@ EXAMPLES = {
     "envs": ("bayes_persona_envs.taxi", "bayes_persona_envs.sepsis", "bayes_persona_envs.wrappers"),
     "sklearn": ("nptl.estimator",),
     "pictures": ("nptl.plots",),
-    "references": ("nptl.references.laplace", "nptl.references.sghmc"),
+    "references": ("nptl.references.sghmc",),
+    "laplace": ("nptl.references.laplace",),
     "pyro": ("nptl.npl.pyro_model",),
     "processes": ("parallel",),
     "ray": (),
@@ -73,9 +74,11 @@ EXAMPLES = {
     "docs": (),
     "demo": ("demo.digits", "demo.portrait", *PERSONA),
     "notebooks": ("demo.digits", "export"),
-    "all": ("nptl.estimator", "nptl.npl.pyro_model", "nptl.references.laplace", "cpsrl.agents", "export", *PERSONA),
+    "all": ("nptl.estimator", "nptl.npl.pyro_model", "nptl.references.sghmc", "cpsrl.agents", "export", *PERSONA),
 }
 """Modules whose docstrings' examples show what an extra is for."""
+OTHERS = {"dev", "peers"}
+"""Extras for those who work on this, and what it is compared with, which installs in part."""
 SHIPPED = (
     "py.typed",
     "demo/assets/digit_net.safetensors",
@@ -90,7 +93,7 @@ SHIPPED = (
 def main() -> None:
     """Build, install, import, try."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert EXAMPLES.keys() == extras.keys() - {"dev"}, "each extra has its examples"
+    assert EXAMPLES.keys() == extras.keys() - OTHERS, "each extra has its examples"
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--extra", choices=[*EXAMPLES, "none"], default=_todays(list(EXAMPLES)))
     extra = asked.parse_args().extra
@@ -106,7 +109,12 @@ def main() -> None:
         subprocess.run([bare.parent / "bayes-persona", "--help"], check=True, cwd=place, stdout=subprocess.DEVNULL)
         if extra != "none":
             print(f"the sdist, with the extra {extra}", flush=True)
-            _try(_installed(place / "one", f"{sdist}[{extra}]"), place, extra, _with_its_own(extra, extras))
+            if extra == "laplace":  # its torchvision does not load beside a CPU build of torch
+                python = _installed(place / "one", f"{sdist}[references]")
+                subprocess.run([*_pip(python), "--no-deps", "-r", ROOT / "references.txt"], check=True)
+            else:
+                python = _installed(place / "one", f"{sdist}[{extra}]")
+            _try(python, place, extra, _with_its_own(extra, extras))
 
 
 def _try(python: Path, place: Path, extra: str, brought: set[str]) -> None:
@@ -137,9 +145,13 @@ def _installed(folder: Path, what: str) -> Path:
     """Make a bare environment, install into it, and give its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", what], check=True)
+    subprocess.run([*_pip(python), "-c", ROOT / "constraints.txt", what], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
     return python
+
+
+def _pip(python: Path) -> list[str | Path]:
+    return [python, "-m", "pip", "install", "-q"]
 
 
 def _run(python: Path, place: Path, code: str, *words: str) -> None:

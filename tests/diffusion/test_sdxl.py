@@ -20,7 +20,7 @@ from bayes_persona.diffusion.latents import encode
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.diffusion.restoration import guide as guides
 from bayes_persona.diffusion.restoration.guide import Guide
-from bayes_persona.diffusion.restoration.restore import Config as Restoring
+from bayes_persona.diffusion.restoration.restore import Config as Sampling
 from bayes_persona.diffusion.restoration.restore import restore
 from bayes_persona.diffusion.text import Hidden, added, encoders
 from bayes_persona.persona.posterior import Config as Draw
@@ -94,9 +94,9 @@ def test_bad_photos_are_restored_by_a_guide_that_reads_neither_prompt_nor_summar
     assert all(torch.equal(a, b) for a, b in zip((*one[0], one[1]), (*other[0], other[1]), strict=True))
     guides.save(tmp_path, guide, base=pipelines.fingerprint(pipe))
     assert guides.load(pipe, tmp_path).fingerprint == guide.fingerprint
-    made = restore(pipe, guide, photos, PROMPTS, Restoring(steps=2))
+    made = restore(pipe, guide, photos, PROMPTS, Sampling(steps=2, guidance=2.0))
     assert made.shape == photos.shape
-    assert not np.array_equal(made, restore(pipe, guide, photos, PROMPTS, Restoring(steps=2, scale=0.0)))
+    assert not np.array_equal(made, restore(pipe, guide, photos, PROMPTS, Sampling(steps=2, guidance=2.0, scale=0.0)))
 
 
 def test_a_guide_fits_full_size():

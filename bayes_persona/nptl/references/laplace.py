@@ -86,7 +86,7 @@ class LastLayerLaplace:
         return Posterior(tuple(learner.with_head(mode, weight, bias) for weight, bias in heads))
 
     def _heads(self, learner: TorchLearner, mode, data: Data, seed: int):
-        with needs_extra("references"), warnings.catch_warnings():
+        with needs_extra("laplace"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its many backends, which we do not use
             from laplace import Laplace
         features = torch.as_tensor(learner.features(mode, data.x)).float()
