@@ -72,7 +72,7 @@ EXAMPLES = {
     "ray": (),
     "export": ("export",),
     "docs": (),
-    "demo": ("demo.digits", "demo.portrait", *PERSONA),
+    "demo": ("demo.digits", *PERSONA),
     "notebooks": ("demo.digits", "export"),
     "all": ("nptl.estimator", "nptl.npl.pyro_model", "nptl.references.sghmc", "cpsrl.agents", "export", *PERSONA),
 }
