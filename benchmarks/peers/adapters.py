@@ -152,7 +152,7 @@ def speeds(who: Identity, rates: dict[str, float]) -> list[Row]:
             lambda other=other: learned(other, who, few, rates[other]),
             unit,
             command,
-            turns=5,
+            turns=3,
         )
         for mine, other in PAIRS
     ]
