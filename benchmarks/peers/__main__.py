@@ -21,9 +21,9 @@ class Config:
 
     only: tuple[Part, ...] = ("transfer", "rl", "layer", "adapters")
     """Parts to measure; the rows of the others are kept."""
-    splits: int = 10
+    splits: int = 6
     """Splits of the handwritten digits."""
-    worlds: int = 12
+    worlds: int = 8
     """Worlds that agents live in."""
     people: int = 12
     """Held-out people."""

@@ -111,7 +111,7 @@ def judged(name: str, who: Identity, rate: float, seed: int) -> dict[str, float]
 
 def rows(people: int) -> list[Row]:
     """Choose rates, judge others, then time a few steps of both in turns."""
-    began, command = time.perf_counter(), "python -m benchmarks.peers --only adapters"
+    began, command = time.perf_counter(), f"python -m benchmarks.peers --only adapters --people {people}"
     grids = {name: grid for name, (_, grid) in (*OURS.items(), *PEERS.items())}
     tuning, reported = splits.held_out(TUNED, subjects.TUNING), splits.held_out(people, subjects.REPORT)
     rates: dict[str, float] = {}
