@@ -5,9 +5,9 @@ oracles. Each has one grid of three rates, on people that nothing is reported of
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -59,9 +59,9 @@ PEERS: dict[str, tuple[Callable[[Any, Given, float], Subject], tuple[float, ...]
     "peft_lora": (by_peft.fit, (3e-3, 1e-2, 3e-2)),
     "custom_diffusion_style": (by_custom_diffusion.fit, (3e-3, 1e-2, 3e-2)),
 }
-PAIRS = dict(zip(OURS, PEERS, strict=True))
-"""Ours, and the peer that does the same, or nearly."""
 Pair = Literal["textual_inversion", "low_rank", "perfusion"]
+PAIRS: dict[Pair, str] = dict(zip(get_args(Pair), PEERS, strict=True))
+"""Ours, and the peer that does the same, or nearly."""
 SCORES = {"identity_error": "RMSE of visible factors", "fidelity": "share of prompts", "context_change": "of the range"}
 
 
@@ -144,7 +144,7 @@ def rows(people: int, pairs: Sequence[Pair]) -> list[Row]:
     return every + speeds(tuning[0], rates, beside, command)
 
 
-def speeds(who: Identity, rates: dict[str, float], beside: dict[Pair, str], command: str) -> list[Row]:
+def speeds(who: Identity, rates: dict[str, float], beside: Mapping[Any, str], command: str) -> list[Row]:
     """Time a few steps of both sides in turns, loading included, pictures of anyone too."""
     few = given(who, 0, steps=6)
     unit = f"seconds of {few.steps} steps of {BATCH} rows, ours / the peer's"
