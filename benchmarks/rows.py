@@ -78,7 +78,7 @@ HEADLINES = {
     "persona.tuning_gain_over_tpe": "the same: less Optuna's TPE",
     "persona.gating_context_reduction": "change of other people's pictures that chosen gates take away",
     "peers.transfer.nll.nptl_minus_posteriors_sghmc": "beside peers, digits: NPTL's NLL less that of posteriors' SGHMC",
-    "peers.speed.nptl_over_torch_uncertainty_ensemble": "the same: seconds of 10 draws / of torch-uncertainty's ensemble of 10",
+    "peers.speed.nptl_over_torch_uncertainty_ensemble": "the same: seconds of 10 / of torch-uncertainty's ensemble",
     "peers.speed.flat_psrl_over_numpy_psrl.8_runs": "8 runs of flat PSRL in 64 states: seconds / plain NumPy's",
     "peers.speed.perfusion_layer.forward": "Perfusion's layers: seconds / perfusion-pytorch's",
     "ray.equal_to_serial": "particles drawn in a cluster, workers killed on the way: share equal to the serial ones",
