@@ -21,12 +21,14 @@ class Config:
 
     only: tuple[Part, ...] = ("transfer", "rl", "layer", "adapters")
     """Parts to measure; the rows of the others are kept."""
-    splits: int = 10
+    splits: int = 6
     """Splits of the handwritten digits."""
-    worlds: int = 12
+    worlds: int = 8
     """Worlds that agents live in."""
     people: int = 12
     """Held-out people."""
+    pairs: tuple[adapters.Pair, ...] = tuple(adapters.PAIRS)
+    """Adapters of ours that are put beside the peer that does the same."""
 
 
 def main(config: Config) -> None:
@@ -35,7 +37,7 @@ def main(config: Config) -> None:
         "transfer": lambda: transfer.rows(config.splits),
         "rl": lambda: rl.rows(config.worlds),
         "layer": layer.rows,
-        "adapters": lambda: adapters.rows(config.people),
+        "adapters": lambda: adapters.rows(config.people, config.pairs),
     }
     for name in config.only:
         save("peers", parts[name]())

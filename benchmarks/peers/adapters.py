@@ -5,9 +5,9 @@ oracles. Each has one grid of three rates, on people that nothing is reported of
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -59,7 +59,9 @@ PEERS: dict[str, tuple[Callable[[Any, Given, float], Subject], tuple[float, ...]
     "peft_lora": (by_peft.fit, (3e-3, 1e-2, 3e-2)),
     "custom_diffusion_style": (by_custom_diffusion.fit, (3e-3, 1e-2, 3e-2)),
 }
-PAIRS = tuple(zip(OURS, PEERS, strict=True))
+Pair = Literal["textual_inversion", "low_rank", "perfusion"]
+PAIRS: dict[Pair, str] = dict(zip(get_args(Pair), PEERS, strict=True))
+"""Ours, and the peer that does the same, or nearly."""
 SCORES = {"identity_error": "RMSE of visible factors", "fidelity": "share of prompts", "context_change": "of the range"}
 
 
@@ -109,10 +111,11 @@ def judged(name: str, who: Identity, rate: float, seed: int) -> dict[str, float]
     return kept("peers", said, look)
 
 
-def rows(people: int) -> list[Row]:
+def rows(people: int, pairs: Sequence[Pair]) -> list[Row]:
     """Choose rates, judge others, then time a few steps of both in turns."""
-    began, command = time.perf_counter(), "python -m benchmarks.peers --only adapters"
-    grids = {name: grid for name, (_, grid) in (*OURS.items(), *PEERS.items())}
+    began, command = time.perf_counter(), _command(people, pairs)
+    beside = {mine: PAIRS[mine] for mine in pairs}
+    grids = {name: OURS[name][1] for name in beside} | {name: PEERS[name][1] for name in beside.values()}
     tuning, reported = splits.held_out(TUNED, subjects.TUNING), splits.held_out(people, subjects.REPORT)
     rates: dict[str, float] = {}
     found: dict[str, dict[str, list[float]]] = {score: {name: [] for name in grids} for score in SCORES}
@@ -136,14 +139,14 @@ def rows(people: int) -> list[Row]:
     rest, every = {"command": command, "seconds": time.perf_counter() - began}, []
     for score, unit in SCORES.items():
         values = {name: np.array(value) for name, value in found[score].items()}
-        mine, other = ({name: values[name] for name in names} for names in (OURS, PEERS))
-        every += race.quality(f"peers.adapters.{score}", mine, other, PAIRS, unit, rest)
-    return every + speeds(tuning[0], rates)
+        mine, other = ({name: values[name] for name in names} for names in (beside, beside.values()))
+        every += race.quality(f"peers.adapters.{score}", mine, other, list(beside.items()), unit, rest)
+    return every + speeds(tuning[0], rates, beside, command)
 
 
-def speeds(who: Identity, rates: dict[str, float]) -> list[Row]:
+def speeds(who: Identity, rates: dict[str, float], beside: Mapping[Any, str], command: str) -> list[Row]:
     """Time a few steps of both sides in turns, loading included, pictures of anyone too."""
-    few, command = given(who, 0, steps=6), "python -m benchmarks.peers --only adapters"
+    few = given(who, 0, steps=6)
     unit = f"seconds of {few.steps} steps of {BATCH} rows, ours / the peer's"
     return [
         race.speed(
@@ -152,12 +155,16 @@ def speeds(who: Identity, rates: dict[str, float]) -> list[Row]:
             lambda other=other: learned(other, who, few, rates[other]),
             unit,
             command,
-            turns=5,
+            turns=3,
         )
-        for mine, other in PAIRS
+        for mine, other in beside.items()
     ]
 
 
 def _named(subject: Subject, text: str) -> str:
     """Name the subject where a prompt speaks of anyone; prompts about others stay as they are."""
     return subject.prompt(text) if subject.superclass in text.split() else text
+
+
+def _command(people: int, pairs: Sequence[Pair]) -> str:
+    return f"python -m benchmarks.peers --only adapters --people {people} --pairs {' '.join(pairs)}"

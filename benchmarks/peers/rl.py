@@ -2,7 +2,7 @@
 
 Worlds of six binary variables and three binary actions, whose next variables have five parents each. C-PSRL is told two
 of these. Flat agents see one variable of 64 values and one action of eight. An agent's one setting, how much its prior
-of the transitions weighs, has one grid for all, on worlds that nothing is reported of.
+of the transitions weighs, has one grid for all, on two worlds that nothing is reported of.
 """
 
 import time
@@ -24,7 +24,7 @@ from benchmarks.rl import worlds
 from benchmarks.rows import Row, ratio
 
 HORIZON, EPISODES, TUNED = 10, 300, 2
-WEIGHTS = (1 / 16, 1 / 4, 1.0, 4.0)
+WEIGHTS = (1 / 4, 1.0, 4.0)
 Lives = Callable[[Sequence[FactoredSpec], float, int], np.ndarray]
 """Worlds, the prior's weight and a seed to the regret of each world's every episode."""
 
@@ -90,26 +90,23 @@ def rows(count: int) -> list[Row]:
     for ours, theirs in PAIRS:
         id, about = f"peers.rl.regret.{ours}_over_{theirs}", f"{unit}, ours / the peer's"
         found.append(ratio(id, mine[ours], other[theirs], about, **rest))
-    table, spec = table_of(judged[0], HORIZON, EPISODES), judged[0]
-    for ours, theirs, agent in (
-        ("flat_psrl", "numpy_psrl", by_numpy.live),
-        ("flat_psrl_rewards", "rlberry_style", by_rlberry.live),
-    ):
-        for runs in (1, 20):
-            unit = f"seconds of {runs} runs of {EPISODES} episodes, ours with the exact regret / the peer's"
-            found.append(
-                race.speed(
-                    f"peers.speed.{ours}_over_{theirs}.{runs}_runs",
-                    lambda ours=ours, runs=runs: OURS[ours]([spec] * runs, settings[ours], 5),
-                    lambda agent=agent, theirs=theirs, runs=runs: [
-                        agent(table, settings[theirs], k) for k in range(runs)
-                    ],
-                    unit,
-                    command,
-                    turns=5,
-                )
-            )
-    return found
+    return found + speeds(judged[0], settings)
+
+
+def speeds(spec: FactoredSpec, settings: dict[str, float]) -> list[Row]:
+    """Time the same agent by ours, which measures its regret as well, and by NumPy: one run, and several at once."""
+    command, table = "python -m benchmarks.peers --only rl", table_of(spec, HORIZON, EPISODES)
+    return [
+        race.speed(
+            f"peers.speed.flat_psrl_over_numpy_psrl.{runs}_runs",
+            lambda runs=runs: by_flat([spec] * runs, settings["flat_psrl"], 5),
+            lambda runs=runs: [by_numpy.live(table, settings["numpy_psrl"], k) for k in range(runs)],
+            f"seconds of {runs} runs of {EPISODES} episodes, ours with the exact regret / the peer's",
+            command,
+            turns=4,
+        )
+        for runs in (1, 8)
+    ]
 
 
 def _worlds(group: int, count: int) -> list[FactoredSpec]:

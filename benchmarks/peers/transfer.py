@@ -23,7 +23,7 @@ from benchmarks.rows import Row
 
 Fits = Callable[[Split, float, int], np.ndarray]
 """Digits, a setting and a seed to probabilities of the test digits."""
-MEMBERS, EXAMPLES, TUNED = 10, 100, 3
+MEMBERS, EXAMPLES, TUNED = 10, 100, 2
 RATES, STEPS, PRECISIONS = (0.003, 0.01, 0.03, 0.1), (0.0001, 0.0003, 0.001, 0.003), (1e2, 1e3, 1e4, 1e5)
 RHOS = (0.3, 1.0, 3.0, 10.0)
 BURN_IN, EVERY = 300, 70
@@ -124,7 +124,7 @@ def rows(splits: int) -> list[Row]:
                 lambda other=other: every[other][0](digits, settings[other], 0),
                 unit,
                 command,
-                turns=9,
+                turns=5,
             )
         )
     return found
