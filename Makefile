@@ -6,7 +6,7 @@ READY := .venv/.ready
 QUIET := $(if $(wildcard .venv/bin/python),-q)  # pip tells its progress the first time, and little later on
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check docs bench wheel clean help
+.PHONY: demo test check docs notebooks bench wheel clean help
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,10 @@ check: $(READY)  ## lint, types and floors
 docs: $(READY)  ## build the site into site/; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's
+notebooks: $(READY)  ## run the notebooks and write their copies for the site; NAME=03_personalize for one
+	$(BIN)/python docs/render.py $(NAME)
+
+bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder of nets and images for NPTL's, MODELS=one for 9 GB
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.world
 	$(BIN)/python -m benchmarks.npl
@@ -41,15 +44,18 @@ bench: $(READY)  ## measure again and rewrite benchmarks/RESULTS.md; DATA=folder
 	$(BIN)/python -m benchmarks.persona
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.gating
+	$(BIN)/python -m benchmarks.corruption
 	$(BIN)/python -m benchmarks.transfer.conditions
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.peers
+	$(if $(MODELS),$(BIN)/python -m benchmarks.stable_diffusion --folder $(MODELS))
 	$(if $(DATA),$(BIN)/python -m benchmarks.nptl --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.transfer.run --data $(DATA))
 
-wheel: $(READY)  ## build the wheel and try it with no extras in a bare environment
-	$(BIN)/python tests/wheel.py
+wheel: $(READY)  ## install wheel and sdist into bare environments: no extras, and one (EXTRA=name, or the day's)
+	$(BIN)/python tests/wheel.py $(if $(EXTRA),--extra $(EXTRA))
 
 # The constraints pin the versions that work together; torch is named first and exactly, which is what picks a CPU build.
 $(READY): pyproject.toml constraints.txt references.txt

@@ -1,7 +1,7 @@
 """Named arrays: the checks that say *which* leaf is wrong, and the way from a nested state to flat names and back."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,17 +50,22 @@ def require_finite(arrays: Params, where: str) -> None:
             raise DataError(f"{where}: {name}: {bad} of {array.size} numbers are NaN or infinite")
 
 
-def fingerprint(arrays: Params) -> str:
+def fingerprint(arrays: Params | Iterable[tuple[str, np.ndarray]]) -> str:
     """Give 32 letters that change when any name, type, shape or number does.
 
+    Args:
+        arrays: By name; or pairs in the order of their names, one after another, where all at once would fill memory.
+
+    >>> fingerprint({"w": np.zeros(3)}) == fingerprint(iter([("w", np.zeros(3))]))
+    True
     >>> fingerprint({"w": np.zeros(3)}) == fingerprint({"w": np.zeros(3)}) != fingerprint({"w": np.zeros((3, 1))})
     True
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
+    for name, value in sorted(arrays.items()) if isinstance(arrays, Mapping) else arrays:
+        array = np.asarray(value)
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -37,8 +37,8 @@ from benchmarks import perfusion, subjects
 from benchmarks.kept import kept
 from benchmarks.rows import Row, ratio, row, save
 
-Part = Literal["coverage", "photos", "plain", "references", "cost"]
-PARTS: tuple[Part, ...] = ("coverage", "photos", "plain", "references", "cost")
+Part = Literal["coverage", "photos", "alpha", "plain", "references", "cost"]
+PARTS: tuple[Part, ...] = ("coverage", "photos", "alpha", "plain", "references", "cost")
 NOISES = 3
 """Pictures that each member makes of somebody."""
 SAMPLING = generate.Config(steps=10)
@@ -47,6 +47,8 @@ TAUGHT = 4
 """Photos to learn from, where nothing else is said."""
 COUNTS = (1, 2, 4, 8)
 """Photos that `photos` learns from."""
+ALPHAS, FEW = (0.1, 0.3, 1.0), 0.1
+"""What the prior may be worth where there are one or two photos, and what `alpha` chose."""
 TURNS = 3
 """Of timing."""
 DRAW = Draw(particles=8, alpha=1.0, pseudo=8, steps=60, rows=2)
@@ -227,15 +229,32 @@ def plain(config: Config) -> list[Row]:
     rows = covered(f"{method}.ensemble", said, tuned, rest)
     rows += covered(f"{method}.noise", said.of_one(), tuned.of_one(), rest)
     for count in COUNTS[:2]:  # with more photos there is less to gain
-        averaged = people(method, subjects.REPORT, config.identities, f"{count} photos", count)
         alone = people(method, subjects.REPORT, config.identities, f"{count} photos, plain", count, **PLAIN)
-        rest = {"command": command, "seconds": time.perf_counter() - started}
-        good, single = averaged.error(averaged.averaged.mean(axis=1)), alone.one_by_one().mean(axis=1)
-        unit = "RMSE of visible factors"
-        rows += [
-            row(f"persona.photos{count}.plain", single, f"{unit}, plain fine-tuning", **rest),
-            row(f"persona.photos{count}.averaged_less_plain", good - single, f"{unit}, paired", **rest),
-        ]
+        single = alone.one_by_one().mean(axis=1)
+        for alpha, name in ((DRAW.alpha, ""), (FEW, ".few")):
+            said = people(
+                method, subjects.REPORT, config.identities, f"{count} photos, α = {alpha:g}", count, alpha=alpha
+            )
+            good = said.error(said.averaged.mean(axis=1))
+            rest = {"command": command, "seconds": time.perf_counter() - started}
+            unit = f"RMSE of visible factors, model average at α = {alpha:g} less plain fine-tuning, paired"
+            rows.append(row(f"persona.photos{count}.averaged_less_plain{name}", good - single, unit, **rest))
+        rows.append(row(f"persona.photos{count}.plain", single, "RMSE of visible factors, plain fine-tuning", **rest))
+    return rows
+
+
+def alpha(config: Config) -> list[Row]:
+    """See what the prior should be worth where there are one or two photos, on other people than are reported."""
+    started, rows, method = time.perf_counter(), [], "celeb_basis"
+    for count in COUNTS[:2]:
+        for alpha in ALPHAS:
+            title = f"{count} photos, α = {alpha:g}"
+            said = people(method, subjects.TUNING, config.tuned // 2, title, count, alpha=alpha)
+            rest = {"command": "python -m benchmarks.persona --only alpha", "seconds": time.perf_counter() - started}
+            unit = f"RMSE of visible factors, model average, {count} photos, tuning people"
+            rows.append(
+                row(f"persona.alpha{alpha:g}.photos{count}", said.error(said.averaged.mean(axis=1)), unit, **rest)
+            )
     return rows
 
 
@@ -332,7 +351,8 @@ def cost(config: Config) -> list[Row]:
 
 def main(config: Config) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    parts = {"coverage": coverage, "photos": photos, "plain": plain, "references": references, "cost": cost}
+    parts = {"coverage": coverage, "photos": photos, "alpha": alpha, "plain": plain}
+    parts |= {"references": references, "cost": cost}
     for name in config.only:
         save("persona", parts[name](config))
 

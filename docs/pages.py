@@ -1,5 +1,6 @@
 """Pages of the site that are made from what is there already: the README, the results, and the API of each room."""
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -35,10 +36,12 @@ def on_page_markdown(markdown, page, config, files):
         text, target = found[1], found[2]
         if target.startswith(("http", "#")):
             return found[0]
-        place = re.sub(r"^(\.\./)?(docs/)?", "", target)
-        if place in PLACES:
-            return f"[{text}]({PLACES[place]})"
-        return f"[{text}]({place})" if files.get_file_from_path(place.partition("#")[0]) else text
+        path, mark, anchor = target.partition("#")
+        place, folder = re.sub(r"^(\.\./)*(docs/)?", "", path), posixpath.dirname(page.file.src_uri)
+        for there in (PLACES.get(place, place), posixpath.join(folder, place)):
+            if files.get_file_from_path(there):
+                return f"[{text}]({posixpath.relpath(there, folder)}{mark}{anchor})"
+        return text
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)", lead, markdown.replace("](docs/", "]("))
 

@@ -2,12 +2,15 @@
 
 import ast
 import doctest
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.stable_diffusion import with_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -56,6 +59,29 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "locked" in (tmp_path / "site" / "api" / "hall" / "index.html").read_text()
+
+
+def test_the_examples_of_pages_are_right_in_types(tmp_path):
+    parser = doctest.DocTestParser()
+    for page in (ROOT / "README.md", *PAGES):
+        text = page.read_text()
+        runs = "".join(example.source for example in parser.get_examples(text))
+        # what needs the reader's own things has names for them that are not said
+        reads = "".join(block for block in BLOCK.findall(text) if ">>> " not in block)
+        (tmp_path / f"{page.stem}_runs.py").write_text(runs)
+        (tmp_path / f"{page.stem}_reads.py").write_text(f"# pyright: reportUndefinedVariable=false\n{reads}")
+    settings = {"typeCheckingMode": "standard", "reportPrivateImportUsage": False, "reportUnusedExpression": False}
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps({**settings, "extraPaths": [str(ROOT), str(ROOT / "envs")]})
+    )
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_stable_diffusion_shows_the_rows_that_were_measured():
+    page = (ROOT / "docs" / "stable_diffusion.md").read_text()
+    assert with_table(page) == page
 
 
 def test_every_page_is_in_the_sites_contents():

@@ -49,6 +49,11 @@ def test_every_floor_imports_only_what_is_below_it():
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None) == EXIT_STATUS_SUCCESS
 
 
+def test_importing_the_package_says_nothing():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", "import bayes_persona"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_importing_the_package_loads_no_framework():
     code = "import sys, bayes_persona, bayes_persona.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

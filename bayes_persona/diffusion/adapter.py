@@ -199,10 +199,43 @@ def denoising_loss(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor,
     >>> denoising_loss(pipe, Batch(latents, latents, torch.tensor([1, 999]), ids, ids[:, 0], torch.ones(2))).shape
     torch.Size([2])
     """
-    noisy = pipe.scheduler.add_noise(batch.latents, batch.noise, batch.time)
-    guess = pipe.unet(noisy, batch.time, **conditions(pipe, hidden(pipe, batch.tokens))).sample
+    noisy = noised(pipe, batch.latents, batch.noise, batch.time).to(pipe.unet.dtype)
+    guess = pipe.unet(noisy, batch.time, **conditions(pipe, hidden(pipe, batch.tokens))).sample.to(batch.latents)
     error = (guess - target(pipe, batch)).square().mean(dim=1)
     return (error if batch.mask is None else batch.mask * error).mean(dim=(1, 2))
+
+
+def noised(
+    pipe: DiffusionPipeline,
+    latents: Float[torch.Tensor, "n c h w"],
+    noise: Float[torch.Tensor, "n c h w"],
+    time: Int[torch.Tensor, " n"],
+) -> Float[torch.Tensor, "n c h w"]:
+    """Give latents as the U-Net was trained to see them at a time, whatever scheduler the pipeline samples with.
+
+    Euler's own `add_noise`, which SDXL comes with, leaves the picture at its full size, for a sampler to scale.
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> pipe, latents, time = load(), torch.ones(1, 8, 16, 16), torch.tensor([300])
+    >>> torch.equal(noised(pipe, latents, 2 * latents, time), pipe.scheduler.add_noise(latents, 2 * latents, time))
+    True
+    """
+    signal, scatter = levels(pipe, latents, time)
+    return signal * latents + scatter * noise
+
+
+def levels(
+    pipe: DiffusionPipeline, latents: Float[torch.Tensor, "n c h w"], time: Int[torch.Tensor, " n"]
+) -> tuple[Float[torch.Tensor, "n 1 1 1"], Float[torch.Tensor, "n 1 1 1"]]:
+    """Give how much of the picture and of the noise there is at a time: √ᾱ and √(1 − ᾱ).
+
+    >>> from bayes_persona.diffusion.pipelines import load
+    >>> signal, scatter = levels(load(), torch.ones(1, 8, 16, 16), torch.tensor([999]))
+    >>> signal.item(), scatter.item()
+    (0.0, 1.0)
+    """
+    kept = pipe.scheduler.alphas_cumprod.to(latents)[time][:, None, None, None]
+    return kept**0.5, (1 - kept) ** 0.5
 
 
 def target(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h w"]:
@@ -221,7 +254,8 @@ def target(pipe: DiffusionPipeline, batch: Batch) -> Float[torch.Tensor, "n c h 
     if kind == "epsilon":
         return batch.noise
     if kind == "v_prediction":
-        return pipe.scheduler.get_velocity(batch.latents, batch.noise, batch.time)
+        signal, scatter = levels(pipe, batch.latents, batch.time)
+        return signal * batch.noise - scatter * batch.latents
     raise ConfigError(f"scheduler: predicts {kind}; only epsilon and v_prediction can be trained")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_persona import named
-from bayes_persona.diffusion.pipelines import fingerprint
+from bayes_persona.diffusion.pipelines import device, fingerprint
 from bayes_persona.diffusion.text import ended, hidden
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays, understood
@@ -96,12 +96,12 @@ def estimate(pipe: DiffusionPipeline, captions: Sequence[str], *, title: str | N
     """
     if not captions:
         raise ConfigError("captions: expected some texts, got none")
-    total, count, device, words = 0.0, 0, pipe.unet.device, pipe.tokenizer
+    total, count, place, words = 0.0, 0, device(pipe), pipe.tokenizer
     with bar(title, total=-(-len(captions) // BATCH)) as advance, torch.no_grad():
         for start in range(0, len(captions), BATCH):
             some = list(captions[start : start + BATCH])
             ids = words(some, truncation=True, padding="max_length", max_length=words.model_max_length).input_ids
-            ids = torch.tensor(ids, device=device)
+            ids = torch.tensor(ids, device=place)
             rows = hidden(pipe, ids).states[ended(pipe, ids)].double().cpu().numpy()
             total, count = total + rows.T @ rows, count + len(rows)
             advance()

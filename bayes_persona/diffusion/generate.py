@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from bayes_persona import ranges
 from bayes_persona.diffusion.latents import decode
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.diffusion.text import Hidden, cached_text, conditions
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.seeds import child
@@ -56,7 +57,7 @@ def noise(pipe: DiffusionPipeline, n: int, seed: int) -> Float[torch.Tensor, "n 
     """
     shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
     draws = [torch.randn(shape, generator=torch.Generator().manual_seed(child(seed, "image", i))) for i in range(n)]
-    return torch.stack(draws).to(pipe.device, pipe.unet.dtype)
+    return torch.stack(draws).to(device(pipe), pipe.unet.dtype)
 
 
 @torch.no_grad()
@@ -125,7 +126,7 @@ def _encode(pipe: DiffusionPipeline, prompts: list[str], config: Config) -> Hidd
     """Give the encoded prompts, with as many negative ones before them where there is guidance."""
     states, empty, *pooled = pipe.encode_prompt(
         prompts,
-        device=pipe.device,
+        device=device(pipe),
         num_images_per_prompt=1,
         do_classifier_free_guidance=config.guidance != 1,
         negative_prompt=[config.negative] * len(prompts) if config.negative else None,  # SDXL has zeros for nothing

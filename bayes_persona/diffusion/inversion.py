@@ -102,6 +102,8 @@ def regenerate(
     prompts: Texts,
     config: Config | None = None,
     empty: Empty | None = None,
+    *,
+    added: Mapping[str, Any] | None = None,
 ) -> Latents:
     """Give the clean latents that come from noise, as the pipeline would with a DDIM scheduler.
 
@@ -111,6 +113,7 @@ def regenerate(
         prompts: Encoded prompt of each picture.
         config: How to walk.
         empty: Encoded empty prompts; needed with guidance.
+        added: What else the U-Net is called with, as `text.added` gives it for SDXL.
 
     Raises:
         ConfigError: If the model's schedule cannot be walked, or guidance lacks the empty prompts.
@@ -124,7 +127,7 @@ def regenerate(
     bayes_persona.errors.MismatchError: prompts: 1 for 2 pictures; give one for each
     """
     config = Config() if config is None else config
-    predict = _Guided(pipe, noise, prompts, config, empty)
+    predict = _Guided(pipe, noise, prompts, config, empty, added)
     x = noise
     for step in walk(pipe, config.steps):
         x = step.keep * x + step.add * predict(x, step.time)

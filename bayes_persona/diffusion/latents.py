@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.errors import DataError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
@@ -39,11 +40,11 @@ def encode(pipe: DiffusionPipeline, pixels: UInt8[np.ndarray, "n h w 3"]) -> Flo
     shift, scale = _scaling(vae)
     rows = []
     for start in range(0, len(pixels), BATCH):
-        some = torch.tensor(pixels[start : start + BATCH], device=vae.device).permute(0, 3, 1, 2)
+        some = torch.tensor(pixels[start : start + BATCH], device=device(pipe)).permute(0, 3, 1, 2)
         coded: Any = vae.encode(some.to(vae.dtype) / 127.5 - 1)
         rows.append(coded.latents if hasattr(coded, "latents") else coded.latent_dist.mode())
     if not rows:
-        return torch.zeros(0, pipe.unet.config.in_channels, height // factor, width // factor, device=vae.device)
+        return torch.zeros(0, pipe.unet.config.in_channels, height // factor, width // factor, device=device(pipe))
     return (torch.cat(rows) - shift) * scale
 
 
@@ -67,7 +68,7 @@ def decode(pipe: DiffusionPipeline, latents: Float[torch.Tensor, "n c h w"]) -> 
     shift, scale = _scaling(vae)
     rows = [np.zeros((0, factor * latents.shape[2], factor * latents.shape[3], 3), np.uint8)]
     for some in latents.split(BATCH) if len(latents) else ():
-        signed: Any = vae.decode(some.to(vae.device, vae.dtype) / scale + shift).sample
+        signed: Any = vae.decode(some.to(device(pipe), vae.dtype) / scale + shift).sample
         pixels = (signed.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         rows.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(rows)

@@ -9,7 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bayes_persona import named
+from bayes_persona.diffusion.checkpointing import enable
 from bayes_persona.errors import ConfigError, DataError, RunError, needs_extra
 from bayes_persona.files import load_json
 
@@ -48,7 +51,13 @@ def embedded() -> Path:
 
 
 def load(
-    path: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype | None = None, hub: bool = False
+    path: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    hub: bool = False,
+    checkpointing: bool = False,
+    offload: bool = False,
 ) -> DiffusionPipeline:
     """Load a model for use: in evaluation mode, frozen, without progress bars.
 
@@ -57,9 +66,12 @@ def load(
         device: Where it goes, such as `cpu` or `cuda`.
         dtype: Precision of its numbers; None is float32, whatever the files hold.
         hub: Take `path` for a name on the Hugging Face hub, which diffusers may download.
+        checkpointing: Compute the U-Net's blocks again for their gradients instead of keeping what they remember.
+        offload: Leave the networks in main memory, each but while it is used, as diffusers' `enable_model_cpu_offload`
+            does; `at_hand` has them all on the device.
 
     Raises:
-        ConfigError: If the device cannot be used.
+        ConfigError: If the device cannot be used, or is the CPU, from which nothing can be taken off.
         DataError: If the folder holds no diffusers model, or one of another class.
         RunError: If the folder is absent or damaged.
 
@@ -68,31 +80,71 @@ def load(
     ...
     bayes_persona.errors.RunError: nowhere: there is no such folder; for a name on the hub, say hub=True
     """
-    where = embedded() if path is None else path
+    where, exact = embedded() if path is None else path, torch.float32 if dtype is None else dtype
     try:
         with quiet():
             folder = Path(StableDiffusionPipeline.download(str(where), use_safetensors=True)) if hub else Path(where)
-            pipe = _assembled(folder, _index(folder))
+            pipe = _assembled(folder, _index(folder), exact)
     except (ConfigError, DataError, RunError):
         raise
     except Exception as error:  # diffusers, transformers and safetensors each have their own for a damaged folder
         raise RunError(f"{where}: cannot be loaded ({error}); restore it or save it anew") from error
     try:
+        if offload and torch.device(device).type == "cpu":
+            raise ConfigError("offload: takes networks off a GPU while they wait; on cpu there is nothing to gain")
         with quiet():
-            pipe = pipe.to(device, torch.float32 if dtype is None else dtype)
+            pipe = pipe.to("cpu" if offload else device, exact)
+            if offload:
+                pipe.enable_model_cpu_offload(device=device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(f"device: {device} cannot be used ({error}); cpu always can") from error
     for part in NETWORKS:
         if getattr(pipe, part, None) is not None:
             getattr(pipe, part).eval().requires_grad_(False)
+    if checkpointing:
+        enable(pipe.unet)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def device(pipe: DiffusionPipeline) -> torch.device:
+    """Give where a pipeline computes, which is not where its networks wait if they are offloaded.
+
+    >>> device(load())
+    device(type='cpu')
+    """
+    return pipe._execution_device  # what diffusers itself asks; it has no other name
+
+
+@contextmanager
+def at_hand(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Inside the block, all networks of an offloaded pipeline stay on its device, as gradients need them to.
+
+    A gradient goes back through networks that were used before the last; one that had left by then would be elsewhere.
+
+    >>> with at_hand(pipe := load()):
+    ...     pipe.unet.device
+    device(type='cpu')
+    """
+    if not any(hasattr(net, "_hf_hook") for net in pipe.components.values()):
+        yield
+        return
+    place = device(pipe)
+    pipe.remove_all_hooks()
+    pipe.to(place)
+    try:
+        yield
+    finally:
+        pipe.enable_model_cpu_offload(device=place)
 
 
 def fingerprint(pipe: DiffusionPipeline, parts: Sequence[str] = tuple(NETWORKS)) -> str:
     """Give 32 letters that change when any weight does, but not with the device, nor with half precision made full.
 
     Of `parts`, all networks by default. Attached parts count: take it while nothing is attached.
+
+    Raises:
+        ConfigError: If weights are not in memory, as with diffusers' sequential offload.
 
     >>> unet = diffusers.UNet2DConditionModel(block_out_channels=(32,), down_block_types=("DownBlock2D",),
     ...     up_block_types=("UpBlock2D",), layers_per_block=1, cross_attention_dim=8, attention_head_dim=4)
@@ -103,13 +155,16 @@ def fingerprint(pipe: DiffusionPipeline, parts: Sequence[str] = tuple(NETWORKS))
     >>> fingerprint(pipe) == before
     False
     """
-    arrays = {}
-    for part in parts:
-        net = getattr(pipe, part, None)
-        for name, value in ({} if net is None else net.state_dict()).items():
-            exact = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-            arrays[f"{part}.{name}"] = exact.detach().cpu().numpy()
-    return named.fingerprint(arrays)
+    nets = {part: net for part in parts if (net := getattr(pipe, part, None)) is not None}
+    tensors = {f"{part}.{name}": value for part, net in nets.items() for name, value in net.state_dict().items()}
+    if away := [name for name, value in tensors.items() if value.is_meta]:
+        raise ConfigError(f"{away[0]}: is not in memory; sequential offload cannot be used, load(offload=True) can")
+    return named.fingerprint((name, _exact(tensors[name])) for name in sorted(tensors))
+
+
+def _exact(value: torch.Tensor) -> np.ndarray:
+    """Give one weight as an array, half precision made full: all at once would be twice the model."""
+    return (value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).detach().cpu().numpy()
 
 
 def frozen(folder: str | Path, *kinds: Any) -> tuple[Any, ...]:
@@ -190,14 +245,14 @@ def _require_of_libraries(folder: Path, index: dict[str, Any]) -> None:
             raise DataError(f"{path}: expected a JSON object; restore it or save the model anew")
 
 
-def _assembled(folder: Path, index: dict[str, Any]) -> DiffusionPipeline:
+def _assembled(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> DiffusionPipeline:
     """Load the networks one by one: only so do diffusers and transformers tell which weights were not in the files."""
     parts = {}
     for part in _networks(index):
         library, name = index[part]
         kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
         parts[part], info = kind.from_pretrained(
-            folder / part, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder / part, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=dtype
         )
         if missing := sorted(info["missing_keys"]):
             raise RunError(

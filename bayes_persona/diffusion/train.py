@@ -50,11 +50,13 @@ class Config:
     """Largest norm of a gradient; longer ones are shortened."""
     average: float = 0.0
     """Memory of the moving average of parameters; 0 keeps the last ones only."""
+    scale: float = 1.0
+    """Multiplies the loss while its gradient is taken, so that what is small is not nothing in half precision."""
     members: bool = False
     """The first axis of every parameter is independent members: each has a gradient norm of its own to be clipped."""
 
     def __post_init__(self):
-        ranges.positive(self, "rate", "clip")
+        ranges.positive(self, "rate", "clip", "scale")
         ranges.at_least(self, 0, "decay")
         ranges.at_least(self, 1, "warmup", "cooldown")
         ranges.below_one(self, "average")
@@ -149,7 +151,7 @@ class AdamW:
         """Walk one step down the gradient of the batch's loss.
 
         Raises:
-            DataError: If the loss is not a number any more.
+            DataError: If the loss or its gradient is not a number any more.
         """
         names = list(state.params)
         params, first, second, average = ([_tensor(table[name], self.device) for name in names] for table in state[:4])
@@ -159,12 +161,14 @@ class AdamW:
         loss = self.loss(dict(zip(names, leaves, strict=True)), batch, noise)
         if not torch.isfinite(loss):
             raise DataError(f"step {int(state.steps)}: the loss is {loss.item()}; a lower rate may help")
-        found = iter(torch.autograd.grad(loss, [leaf for leaf in leaves if leaf.requires_grad]))
-        grads = [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
         config, done = self.config, int(state.steps)
+        found = iter(torch.autograd.grad(config.scale * loss, [leaf for leaf in leaves if leaf.requires_grad]))
+        grads = [next(found) / config.scale if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
         rate = config.rate_at(done)
         with torch.no_grad():
             norms = _norms(grads, config.members)
+            if not torch.isfinite(norms).all():
+                raise DataError(f"step {done}: the gradient is not finite; a lower rate or more precision may help")
             shrink = torch.clamp(config.clip / (norms + 1e-12), max=1.0)
             grads = [g * shrink.reshape(-1, *[1] * (g.ndim - 1)) if config.members else g * shrink for g in grads]
             one, two = config.betas

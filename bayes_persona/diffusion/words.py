@@ -54,7 +54,7 @@ def meaning(pipe: DiffusionPipeline, text: str) -> Float[torch.Tensor, " width"]
 def embeddings(
     pipe: DiffusionPipeline, ids: Sequence[int] | Int[torch.Tensor, "*n"]
 ) -> Float[torch.Tensor, "*n width"]:
-    """Give the embeddings of tokens; of SDXL those of both text encoders, side by side.
+    """Give the embeddings of tokens in full precision; of SDXL those of both text encoders, side by side.
 
     Raises:
         MismatchError: If something is attached to a text encoder's words.
@@ -63,7 +63,7 @@ def embeddings(
     >>> embeddings(load(), [7, 8]).shape
     torch.Size([2, 128])
     """
-    return torch.cat([_table(net).weight.detach()[ids] for net in encoders(pipe)], dim=-1)
+    return torch.cat([_table(net).weight.detach()[ids].float() for net in encoders(pipe)], dim=-1)
 
 
 def file(token: str, vectors: Float[torch.Tensor, "n width"]) -> dict[str, torch.Tensor]:

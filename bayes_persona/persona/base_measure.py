@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from bayes_persona.diffusion import generate, pipelines
-from bayes_persona.diffusion.adapter import Subject
+from bayes_persona.diffusion.adapter import Subject, levels, noised
 from bayes_persona.diffusion.text import conditions, hidden
 from bayes_persona.errors import MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -109,10 +109,8 @@ def believed(
     >>> bool((before - after).abs().max() < 1e-4)
     True
     """
-    noisy = pipe.scheduler.add_noise(latents, noise, time)
-    guess = pipe.unet(noisy, time, **conditions(pipe, hidden(pipe, tokens))).sample
-    kept = pipe.scheduler.alphas_cumprod.to(noisy)[time][:, None, None, None]
-    signal, scatter = kept.sqrt(), (1 - kept).sqrt()
+    noisy, (signal, scatter) = noised(pipe, latents, noise, time), levels(pipe, latents, time)
+    guess = pipe.unet(noisy.to(pipe.unet.dtype), time, **conditions(pipe, hidden(pipe, tokens))).sample.to(noisy)
     if pipe.scheduler.config.prediction_type == "v_prediction":
         return signal * noisy - scatter * guess, scatter * noisy + signal * guess
     return (noisy - scatter * guess) / signal, guess

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from bayes_persona import ranges
 from bayes_persona.diffusion.adapter import Adapter, Batch
 from bayes_persona.diffusion.latents import encode
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.diffusion.text import tokens
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.persona.base_measure import Shown, believed, generated
@@ -94,7 +95,7 @@ class Rows:
         subject, n = adapter.subject, len(photos.pixels)
         m = config.pseudo if config.alpha else 0
         texts = [subject.prompt(caption) for caption in photos.captions]
-        self.pipe, self.config, self.seed, self.device, self.anyone = pipe, config, seed, pipe.device, None
+        self.pipe, self.config, self.seed, self.device, self.anyone = pipe, config, seed, device(pipe), None
         if config.base_measure == "generated":
             made = generated(pipe, subject, photos.captions, m, seed, folder)
             self.latents = encode(pipe, np.concatenate([photos.pixels, made.pixels])).float()
@@ -104,11 +105,11 @@ class Rows:
             self.latents = torch.cat([own, own[torch.arange(m) % n]])
             said = tuple(photos.captions[j % n] for j in range(m))
             asked = [subject.anyone(text) for text in (*photos.captions, *said)]
-            self.anyone = _tokens(pipe, adapter, asked, seed).to(pipe.device)
+            self.anyone = _tokens(pipe, adapter, asked, seed).to(device(pipe))
         self.times = pipe.scheduler.config.num_train_timesteps
         self.snr = None if config.snr is None else _min_snr(pipe, config.snr)
         texts += [subject.prompt(text) if config.prior == "subject" else subject.anyone(text) for text in said]
-        self.tokens = _tokens(pipe, adapter, texts, seed).to(pipe.device)
+        self.tokens = _tokens(pipe, adapter, texts, seed).to(device(pipe))
         share = config.alpha / (config.alpha + n)
         self.photos = n
         self.masks = None if photos.masks is None else _pooled(photos, m, self.latents)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_persona.diffusion.adapter import Adapter
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.persona.base_measure import Shown
 from bayes_persona.persona.bootstrap import Config, Rows
@@ -121,7 +122,7 @@ def loss_of(pipe: DiffusionPipeline, adapter: Adapter, posterior: Posterior, pho
     """
     one = Config(particles=1, alpha=0.0, weights="even", steps=1, rows=LOOKS)
     batch = Rows(pipe, adapter, photos, one, seed)(0)
-    params = {name: torch.from_numpy(value).to(pipe.device) for name, value in posterior.stacked().items()}
+    params = {name: torch.from_numpy(value).to(device(pipe)) for name, value in posterior.stacked().items()}
     own = [
         adapter.loss(pipe, params, batch._replace(member=torch.full_like(batch.member, k))).mean().item()
         for k in range(len(posterior))

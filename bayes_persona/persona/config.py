@@ -1,6 +1,6 @@
 """What `bayes-persona personalize` takes: one dataclass, which is its command line and is saved beside its page."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ import tyro
 
 from bayes_persona import ranges
 from bayes_persona.errors import ConfigError
+from bayes_persona.persona.held import Held
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Config:
     """Folder of the page, the pictures and the personalization; a run that was killed goes on from there."""
     base: Path | None = None
     """Folder of a Stable Diffusion pipeline in the diffusers format; left out, the embedded model."""
+    held: Held = field(default_factory=Held)
+    """How the base model is held."""
     method: Literal["textual_inversion", "low_rank", "perfusion", "celeb_basis", "moa", "lipe", "dual_pivot"] = (
         "textual_inversion"
     )

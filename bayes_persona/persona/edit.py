@@ -23,6 +23,7 @@ from bayes_persona.files import save_json
 from bayes_persona.persona import page, plots
 from bayes_persona.persona.captioner import World
 from bayes_persona.persona.edit_config import Config
+from bayes_persona.persona.opened import opened
 from bayes_persona.progress import bar
 
 with needs_extra("diffusion"):
@@ -47,7 +48,7 @@ def run(config: Config, console: Console) -> nima.Edited:
     bayes_persona.errors.RunError: nobody.safetensors: there is no such file
     """
     started = time.perf_counter()
-    pipe = pipelines.load(config.base)
+    pipe = opened(config.base, config.held)
     method, params = person(config.person, pipe, config.member)
     found = photos.read([config.photo], pipelines.size(pipe))
     caption = method.subject.prompt(_caption(config, method.subject, found))

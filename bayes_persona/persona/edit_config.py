@@ -1,12 +1,13 @@
 """What `bayes-persona edit` takes: one dataclass, which is its command line and is saved beside its pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from bayes_persona.errors import ConfigError
+from bayes_persona.persona.held import Held
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Config:
     """Folder of the pictures, masks and the page."""
     base: Path | None = None
     """Folder of the Stable Diffusion pipeline it was trained on; left out, the embedded model."""
+    held: Held = field(default_factory=Held)
+    """How the base model is held."""
     member: int = 0
     """Which member of the posterior."""
     steps: int = 50

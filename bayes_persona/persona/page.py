@@ -4,7 +4,8 @@ import html
 import os
 import platform
 import shlex
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -48,14 +49,20 @@ def command(verb: str, config: Any) -> str:
     >>> command("personalize", Config(Path("my photos"), "robot", steps=50))
     "bayes-persona personalize --photos 'my photos' --superclass robot --steps 50"
     """
-    words = ["bayes-persona", verb]
+    return shlex.join(["bayes-persona", verb, *_options(config)])
+
+
+def _options(config: Any) -> Iterator[str]:
     for field in fields(config):
-        value = getattr(config, field.name)
-        if field.default is MISSING or value != field.default:
+        value, name = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if is_dataclass(value):  # options that several commands share
+            yield from _options(value)
+        elif value is True:
+            yield name
+        elif field.default is MISSING or value != field.default:
             # one that may be given again holds a tuple
             for one in value if isinstance(value, tuple) else (value,):
-                words += [f"--{field.name.replace('_', '-')}", str(one)]
-    return shlex.join(words)
+                yield from (name, str(one))
 
 
 def numbers(config: Any) -> dict[str, Any]:

@@ -9,20 +9,23 @@ photos and made-up pictures together. α reads as *how many photos the prior is 
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from bayes_persona import loop
 from bayes_persona.diffusion import pipelines, train
 from bayes_persona.diffusion.adapter import Adapter, rates_of, settings
 from bayes_persona.errors import DataError, MismatchError, needs_extra
 from bayes_persona.named import fingerprint as fingerprint_arrays
+from bayes_persona.named import flatten
 from bayes_persona.persona.base_measure import Shown
 from bayes_persona.persona.bootstrap import Config, Rows
 from bayes_persona.posterior import Posterior
 from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
+    import torch
     from diffusers import DiffusionPipeline
+
+HALF_SCALE = 1024.0
+"""What a loss is multiplied by in fp16, whose smallest number is 6e-8: a gradient of one pixel is not far above it."""
 
 
 def personalize(
@@ -53,6 +56,7 @@ def personalize(
         MismatchError: If there are more or fewer starts than members.
         MismatchError: If the folder holds a run with other photos, settings or another base model.
 
+    >>> import numpy as np
     >>> from bayes_persona.diffusion.adapter import Subject
     >>> from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
     >>> pipe, black = pipelines.load(), Shown(np.zeros((1, 64, 64, 3), np.uint8), ("a robot at night",))
@@ -81,7 +85,6 @@ def personalize(
         said["start"] = fingerprint_arrays(first)
         if len(start) != config.particles:
             raise MismatchError(f"start: expected {config.particles} members, got {len(start)}")
-    rows = Rows(pipe, adapter, photos, config, seed, folder)
     kernel = train.AdamW(
         first,
         lambda params, batch, _: (batch.weight * adapter.loss(pipe, params, batch)).sum() / config.rows,
@@ -91,13 +94,16 @@ def personalize(
             cooldown_at=config.steps // 2,
             cooldown=config.steps - config.steps // 2,
             members=True,
+            scale=HALF_SCALE if pipe.unet.dtype == torch.float16 else 1.0,
         ),
         rates=rates_of(adapter, first),
         after=lambda params, batch: adapter.track(pipe, params, batch),
-        device=str(pipe.device),
+        device=str(pipelines.device(pipe)),
     )
-    state, _ = loop.run(
-        kernel, rows, steps=config.steps, seed=child(seed, "train"), folder=folder, config=said, title=title
-    )
-    params = {name: np.asarray(value) for name, value in state.params.items()}
+    with pipelines.at_hand(pipe):
+        rows = Rows(pipe, adapter, photos, config, seed, folder)
+        state, _ = loop.run(
+            kernel, rows, steps=config.steps, seed=child(seed, "train"), folder=folder, config=said, title=title
+        )
+    params = flatten(state.params)
     return Posterior(tuple({name: value[k] for name, value in params.items()} for k in range(config.particles)))

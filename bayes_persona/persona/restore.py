@@ -19,6 +19,7 @@ from bayes_persona.diffusion.restoration.restore import require_large, restore
 from bayes_persona.errors import ConfigError, needs_extra
 from bayes_persona.files import save_json
 from bayes_persona.persona import page, plots
+from bayes_persona.persona.opened import opened
 from bayes_persona.persona.restore_config import Config
 from bayes_persona.posterior import Posterior
 from bayes_persona.progress import bar
@@ -43,7 +44,7 @@ def run(config: Config, console: Console) -> dict[str, dict[str, float]]:
     """
     started = time.perf_counter()
     posterior, about = adapters.load(config.person)
-    pipe = pipelines.load(config.base)
+    pipe = opened(config.base, config.held)
     adapters.require_base(config.person, about, pipelines.fingerprint(pipe))
     if config.base is not None and config.guide is None:
         raise ConfigError("guide: this model needs one to restore photos; give the folder of its guide")

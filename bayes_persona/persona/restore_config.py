@@ -1,10 +1,11 @@
 """What `bayes-persona restore` takes: one dataclass, which is its command line and is saved beside its page."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from bayes_persona import ranges
+from bayes_persona.persona.held import Held
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Config:
     """The same photo undamaged, where there is one, to measure PSNR and SSIM by."""
     base: Path | None = None
     """Folder of the Stable Diffusion pipeline that the person was learned on; left out, the embedded model."""
+    held: Held = field(default_factory=Held)
+    """How the base model is held."""
     guide: Path | None = None
     """Folder of its guide; left out, the embedded model's."""
     steps: int = 25

@@ -19,6 +19,7 @@ from bayes_persona.persona import concentration, dual, lipe, methods, page, repo
 from bayes_persona.persona import verdict as verdicts
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.learned import Learned
+from bayes_persona.persona.opened import opened
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.persona.soup import soup
@@ -44,7 +45,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 def learn(config: Config, console: Console) -> tuple[Learned, dict[str, Any]]:
     """Do what `run` does, and give who was learned as well."""
     started = time.perf_counter()
-    pipe, judge = pipelines.load(config.base), scorers.usual(config.base, config.judge)
+    pipe, judge = opened(config.base, config.held), scorers.usual(config.base, config.judge)
     parts = _parts(config, judge)
     subject = methods.subject(config)
     _warn(config, pipe, [subject.prompt(text) for text in config.prompts], console)

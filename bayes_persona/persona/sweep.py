@@ -17,6 +17,7 @@ from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.files import save_json
 from bayes_persona.persona import page, plots, scorers
+from bayes_persona.persona.opened import opened
 from bayes_persona.persona.scorers import Scorer
 from bayes_persona.persona.sweep_config import Config
 from bayes_persona.pictures import COLOURS, QUIET, axes
@@ -56,7 +57,7 @@ def run(config: Config, console: Console) -> list[Point]:
     bayes_persona.errors.RunError: nowhere.safetensors: there is no such file
     """
     started = time.perf_counter()
-    pipe = pipelines.load(config.base)
+    pipe = opened(config.base, config.held)
     posterior, about = adapters.load(config.file, base=pipelines.fingerprint(pipe))
     if about["method"] != "perfusion":
         raise DataError(f"{config.file}: holds {about['method']}, which has no gate to turn; sweep Perfusion")

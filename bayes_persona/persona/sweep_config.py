@@ -1,12 +1,13 @@
 """What `bayes-persona sweep` takes: one dataclass, which is its command line and is saved beside its pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from bayes_persona.errors import ConfigError
+from bayes_persona.persona.held import Held
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Config:
     """Folder of pareto.png, pictures.png and results.json."""
     base: Path | None = None
     """Folder of the Stable Diffusion pipeline it was trained on; left out, the embedded model."""
+    held: Held = field(default_factory=Held)
+    """How the base model is held."""
     clip: Path | None = None
     """Folder of a CLIP model that judges pictures; needed for all but the embedded model."""
     pictures: int = 4

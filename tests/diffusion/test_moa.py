@@ -226,14 +226,33 @@ def test_bad_input_is_refused_by_name(pipe, fresh, method, both, tmp_path):
         features.placed(pipe, method, one_of(ME), real, ["a robot <me>"], masks=np.ones((1, 16, 16), bool))
     with pytest.raises(MismatchError, match="was it made for another mixture"):
         attached_guess(pipe, method, {"feature": np.zeros((1, 1, 7), np.float32)}, "a robot <me>")
-    with pytest.raises(ConfigError, match="SDXL"), method.watched(tiny_xl(), one_of(ME), ONLY):
-        pass
     with pytest.raises(DataError, match="at least one"):
         introduced(Cast("robot"), fresh, lambda pixels: pixels.mean(axis=(1, 2)), [real[:0]])
     with pytest.raises(DataError, match="finite vectors"):
         feature(lambda pixels: pixels.mean(axis=1), real)
     with pytest.raises(RunError, match="no such file"):
         mixture.load(tmp_path / "none.safetensors")
+
+
+def test_sdxl_reads_who_is_where_through_both_its_text_encoders():
+    """Its own pipeline, the sampler and the way back to noise mix where a subject is named, and nowhere else."""
+    pipe = tiny_xl()
+    method = MoA(Cast("robot"), rough(mixture.build(pipe, mixture.Config(feature=3, hidden=8, frequencies=4))), (ME,))
+    assert check(method, pipe) is None
+    start, plain = noise(1, *LATENT), base_picture(pipe, ["a robot at night"], noise(1, *LATENT))
+    mine, yours = (picture(pipe, method, one_of(who), ["a robot <me> at night"], start) for who in (ME, YOU))
+    assert not np.array_equal(mine, yours)
+    assert np.array_equal(picture(pipe, method, one_of(ME), ["a robot at night"], start), plain)
+    shut = dict.fromkeys(method.gates, 0.0)
+    assert np.array_equal(picture(pipe, method, one_of(ME), ["a robot <me> at night"], start, shut), plain)
+    with method.attached(pipe, one_of(ME), ONLY):
+        theirs = pipe("a robot <me> at night", num_inference_steps=2, guidance_scale=QUICK.guidance, latents=start,
+                      output_type="np").images  # fmt: skip
+    np.testing.assert_allclose(theirs, mine / 255, atol=1 / 255)
+    way = inversion.Config(steps=3, refinements=1)
+    found = features.placed(pipe, method, one_of(ME), mine, ["a robot <me> at night"], way, guidance=2.0)
+    assert found.pixels.shape == mine.shape
+    assert not np.array_equal(found.pixels, found.reconstructed)
 
 
 def test_vectors_can_be_blended_and_the_ends_are_the_people(pipe, method):

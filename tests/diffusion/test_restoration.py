@@ -34,8 +34,9 @@ def pipe():
 
 def moved(guide, seed=0):
     """A guide that has learned something: nothing in it is zero."""
-    draws = {n: v + 0.1 * noise(*v.shape, seed=seed) for n, v in guide.state_dict().items() if n != "empty"}
-    guide.load_state_dict({"empty": guide.empty, **draws})
+    said = ("empty", "summary")
+    draws = {n: v + 0.1 * noise(*v.shape, seed=seed) for n, v in guide.state_dict().items() if n not in said}
+    guide.load_state_dict(guide.state_dict() | draws)
     return guide
 
 

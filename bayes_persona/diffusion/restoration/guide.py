@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from bayes_persona import named
 from bayes_persona.diffusion import pipelines
+from bayes_persona.diffusion.checkpointing import enable
 from bayes_persona.diffusion.text import hidden, tokens
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.files import load_arrays, save_arrays
@@ -31,6 +32,8 @@ NAME = "guide.safetensors"
 class Guide(ControlNetModel):
     """A ControlNet whose condition is latents, and whose text is always the empty prompt, whatever it is given.
 
+    Of SDXL the prompt's summary is the empty one's, too.
+
     diffusers' own pipelines run it as they run any other. Make one with `Guide.of`, or read it with `load`.
 
     >>> guide = Guide.of(pipelines.load())
@@ -39,16 +42,25 @@ class Guide(ControlNetModel):
     """
 
     empty: torch.Tensor
+    summary: torch.Tensor | None
 
     @classmethod
     def of(cls, pipe: DiffusionPipeline) -> "Guide":
         """Copy a pipeline's way in; what it adds to the U-Net is nothing yet."""
         with torch.no_grad():
-            return cls.around(pipe.unet, hidden(pipe, torch.tensor([tokens(pipe, "")], device=pipe.device)).states)
+            place = pipelines.device(pipe)
+            guide = cls.around(pipe.unet, *hidden(pipe, torch.tensor([tokens(pipe, "")], device=place)))
+            guide.to(device=place)  # pyright: ignore[reportCallIssue]
+        return guide
 
     @classmethod
-    def around(cls, unet: UNet2DConditionModel, empty: Float[torch.Tensor, "1 words width"]) -> "Guide":
-        """Copy a U-Net's way in, and keep the states of the empty prompt."""
+    def around(
+        cls,
+        unet: UNet2DConditionModel,
+        empty: Float[torch.Tensor, "1 words width"],
+        summary: Float[torch.Tensor, "1 summary"] | None = None,
+    ) -> "Guide":
+        """Copy a U-Net's way in, and keep the states of the empty prompt, and of SDXL its summary."""
         shape: Any = unet.config
         with pipelines.quiet(), torch.device(str(unet.device)):
             stem = nn.Conv2d(shape.in_channels, shape.block_out_channels[0], 3, padding=1, bias=False)
@@ -56,13 +68,17 @@ class Guide(ControlNetModel):
             guide = cls.from_unet(unet, conditioning_channels=shape.in_channels)
             guide.controlnet_cond_embedding = stem  # pyright: ignore[reportAttributeAccessIssue]
             guide.register_buffer("empty", empty.clone())
+            guide.register_buffer("summary", None if summary is None else summary.clone())
             guide.to(device=unet.device, dtype=unet.dtype)  # pyright: ignore[reportCallIssue]
+        if unet.is_gradient_checkpointing:
+            enable(guide)
         return guide.eval().requires_grad_(False)
 
     @property
     def fingerprint(self) -> str:
         """32 letters that change when any weight does."""
-        return named.fingerprint({name: value.float().cpu().numpy() for name, value in self.state_dict().items()})
+        weights = sorted(self.state_dict().items())
+        return named.fingerprint((name, value.float().cpu().numpy()) for name, value in weights)
 
     def forward(
         self,
@@ -80,6 +96,8 @@ class Guide(ControlNetModel):
         return_dict: bool = True,
     ) -> Any:
         """Give what to add to the U-Net's skips and middle; `encoder_hidden_states` is not looked at."""
+        if self.summary is not None and added_cond_kwargs is not None:
+            added_cond_kwargs = {**added_cond_kwargs, "text_embeds": self.summary.expand(len(sample), -1)}
         return super().forward(
             sample,
             timestep,

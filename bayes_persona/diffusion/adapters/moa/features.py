@@ -11,6 +11,7 @@ from bayes_persona.diffusion.adapters.moa.method import FEATURE, MoA, blended
 from bayes_persona.diffusion.adapters.moa.now import require_tokens
 from bayes_persona.diffusion.adapters.moa.routers import shares
 from bayes_persona.diffusion.latents import decode, encode
+from bayes_persona.diffusion.text import Hidden, added, conditions, hidden, tokens
 from bayes_persona.errors import ConfigError, DataError, needs_extra
 from bayes_persona.types import Params
 
@@ -153,13 +154,14 @@ def placed(
         raise ConfigError(f"guidance: the way back needs 1, got {config.guidance}; guide the way to the picture")
     plain = [method.subject.anyone(prompt) for prompt in prompts]
     latents = encode(pipe, pixels)
-    path = inversion.invert(pipe, latents, _states(pipe, plain), config)
+    said = _said(pipe, plain)
+    path = inversion.invert(pipe, latents, said.states, config, added=added(pipe, said))
     if not bool(torch.isfinite(path[-1]).all()) or float(path[-1].std()) > 3:
         raise DataError("pixels: the way back to noise diverges; more steps or a truer prompt may help")
-    again = inversion.regenerate(pipe, path[-1], _states(pipe, plain), config)
+    again = inversion.regenerate(pipe, path[-1], said.states, config, added=added(pipe, said))
     source = path.flip(0)  # from noise to the picture
     with method.watched(pipe, params, torch.zeros(1, dtype=torch.long)) as now:
-        text, empty = _states(pipe, prompts), _states(pipe, [""] * len(prompts))
+        text, empty = _said(pipe, prompts), _said(pipe, [""] * len(prompts))
 
         def way(own: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             x, seen = source[0], []
@@ -184,16 +186,18 @@ def placed(
     return Placed(decode(pipe, x), decode(pipe, again), mask.cpu().numpy())
 
 
-def _guess(pipe, x: torch.Tensor, time: int, text: torch.Tensor, empty: torch.Tensor, guidance: float) -> torch.Tensor:
+def _guess(pipe, x: torch.Tensor, time: int, text: Hidden, empty: Hidden, guidance: float) -> torch.Tensor:
     if guidance == 1:
-        return pipe.unet(x, time, encoder_hidden_states=text).sample
-    both = pipe.unet(torch.cat([x, x]), time, encoder_hidden_states=torch.cat([empty, text])).sample
-    without, found = both.chunk(2)
+        return pipe.unet(x, time, **conditions(pipe, text)).sample
+    pooled = None if text.pooled is None or empty.pooled is None else torch.cat([empty.pooled, text.pooled])
+    both = Hidden(torch.cat([empty.states, text.states]), pooled)
+    without, found = pipe.unet(torch.cat([x, x]), time, **conditions(pipe, both)).sample.chunk(2)
     return without + guidance * (found - without)
 
 
-def _states(pipe, prompts: Sequence[str]) -> torch.Tensor:
-    return pipe.encode_prompt(list(prompts), pipe.device, 1, do_classifier_free_guidance=False)[0]
+def _said(pipe, prompts: Sequence[str]) -> Hidden:
+    ids = [tokens(pipe, prompt) for prompt in prompts]
+    return hidden(pipe, torch.tensor(ids, device=pipelines.device(pipe)))
 
 
 def _small(masks: np.ndarray, latents: torch.Tensor) -> torch.Tensor:

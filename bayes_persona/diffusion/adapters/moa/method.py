@@ -19,6 +19,8 @@ from bayes_persona.diffusion.adapters.moa import mixture as mixtures
 from bayes_persona.diffusion.adapters.moa.encoder import Encoder, feature
 from bayes_persona.diffusion.adapters.moa.mixture import Mixture
 from bayes_persona.diffusion.adapters.moa.now import Now, told
+from bayes_persona.diffusion.pipelines import device
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 from bayes_persona.types import Params
@@ -170,7 +172,7 @@ class MoA:
 
         Raises:
             MismatchError: If vectors or mixture do not fit.
-            ConfigError: If a token is a word already, or the model has two text encoders (SDXL).
+            ConfigError: If a token is a word already.
         """
         with self.watched(pipe, params, rows, gates):
             yield
@@ -187,13 +189,14 @@ class MoA:
 
         Raises:
             MismatchError: If vectors or mixture do not fit.
-            ConfigError: If a token is a word already, or the model has two text encoders (SDXL).
+            ConfigError: If a token is a word already.
         """
         tokens = self.subject.tokens
         with ExitStack() as stack:
             now = stack.enter_context(self._on(pipe, params, rows, require_gates(self, gates)))
-            # nobody looks up what the new words mean: the text encoder never sees them
-            blank = torch.zeros(now.features.shape[0], len(tokens), pipe.text_encoder.config.hidden_size)
+            # nobody looks up what the new words mean: the text encoders never see them
+            width = sum(net.config.hidden_size for net in encoders(pipe))
+            blank = torch.zeros(now.features.shape[0], len(tokens), width)
             stack.enter_context(words.taught(pipe, tokens, blank, rows))
             yield now
 
@@ -210,10 +213,6 @@ class MoA:
     def _on(
         self, pipe: Any, params: Mapping[str, Any], rows: torch.Tensor, gates: Mapping[str, float]
     ) -> Iterator[Now]:
-        if getattr(pipe, "text_encoder_2", None) is not None:
-            raise ConfigError(
-                "pipe: SDXL reads with two text encoders, which prompts of subjects do not yet; use SD 1 or 2"
-            )
         learned = torch.as_tensor(params[FEATURE])
         want = (len(self.subject.tokens), self.mixture.config.feature)
         if learned.ndim != 3 or tuple(learned.shape[1:]) != want:
@@ -221,7 +220,7 @@ class MoA:
                 f"feature: expected {want} a member, got {tuple(learned.shape[1:])}; was it made for another mixture?"
             )
         now = Now(
-            learned.to(pipe.unet.device, pipe.unet.dtype),
+            learned.to(device(pipe), pipe.unet.dtype),
             rows,
             pipe.scheduler.config.num_train_timesteps,
             delay=self.delay,

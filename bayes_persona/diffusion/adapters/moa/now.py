@@ -13,6 +13,7 @@ from typing import Any
 from jaxtyping import Float, Int
 
 from bayes_persona.diffusion.adapter import members_of
+from bayes_persona.diffusion.text import encoders
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
@@ -128,7 +129,7 @@ class Now:
 
 @contextmanager
 def told(pipe: Any, now: Now, first: int) -> Iterator[None]:
-    """Tell layers what goes on, inside the block: text encoder, U-Net and ControlNet of a pipeline are listened to.
+    """Tell layers what goes on, inside the block: text encoders, U-Net and ControlNet of a pipeline are listened to.
 
     Args:
         pipe: Whose.
@@ -147,11 +148,12 @@ def told(pipe: Any, now: Now, first: int) -> Iterator[None]:
     (1, [0.0, 1.0, 0.0, 0.0])
     """
     width, subjects = pipe.unet.config.cross_attention_dim, now.features.shape[1]
-    marks: list[torch.Tensor] = []
+    readers, marks = encoders(pipe), []
+    fills = [words.pad_token_id for words in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None)) if words is not None]
 
     def read(net: nn.Module, args: tuple, kwargs: dict) -> Inputs:
         ids, put = _argument(args, kwargs, 0, "input_ids")
-        plain, found = unmarked(ids, first, subjects, pipe.tokenizer.pad_token_id)
+        plain, found = unmarked(ids, first, subjects, fills[readers.index(net)])
         marks[:] = [found]
         return put(plain)
 
@@ -167,11 +169,13 @@ def told(pipe: Any, now: Now, first: int) -> Iterator[None]:
         text, put = _argument(args, kwargs, 2, "encoder_hidden_states")
         return put(now.plain(text, width))
 
+    hooks = [*((net, read) for net in readers), (pipe.unet, enter), (getattr(pipe, "controlnet", None), narrow)]
     with ExitStack() as stack:
-        for net, hook in ((pipe.text_encoder, read), (pipe.unet, enter), (getattr(pipe, "controlnet", None), narrow)):
+        for net, hook in hooks:
             if net is not None:
                 stack.callback(net.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.callback(pipe.text_encoder.register_forward_hook(write).remove)
+        # SDXL puts its second encoder's states behind its first one's: marks stand at the end of both
+        stack.callback(readers[-1].register_forward_hook(write).remove)
         yield
 
 

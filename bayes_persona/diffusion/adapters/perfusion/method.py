@@ -36,6 +36,7 @@ from bayes_persona.diffusion.adapters.perfusion.together import (
     together,
 )
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.diffusion.text import hidden, tokens
 from bayes_persona.diffusion.train import Tensors
 from bayes_persona.errors import ConfigError, needs_extra
@@ -112,7 +113,7 @@ class Perfusion:
         """
         word = words.meaning(pipe, self.subject.superclass)[None, None]
         with torch.no_grad(), words.taught(pipe, [self.subject.token], word, torch.zeros(1, dtype=torch.long)):
-            ids = torch.tensor([tokens(pipe, self.subject.phrase)], device=pipe.device)
+            ids = torch.tensor([tokens(pipe, self.subject.phrase)], device=device(pipe))
             start = _encoding(pipe, ids, len(pipe.tokenizer) - 1)[0][0].float().cpu()
         inverse = torch.as_tensor(covariance.of(pipe, self.covariance).inverse)
         params = {EMBEDDING: word[0], INPUT: start, DIRECTION: (inverse @ start.double()).float(), SUPERCLASS: start}

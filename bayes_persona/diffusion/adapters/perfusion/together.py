@@ -12,6 +12,7 @@ from bayes_persona.diffusion import words
 from bayes_persona.diffusion.adapters.perfusion.layer import Inputs, RankOneLinear
 from bayes_persona.diffusion.adapters.perfusion.lock import beside, halves
 from bayes_persona.diffusion.attach import attached
+from bayes_persona.diffusion.pipelines import device
 from bayes_persona.errors import ConfigError, MismatchError, needs_extra
 
 with needs_extra("diffusion"):
@@ -90,9 +91,9 @@ def together(
     usual = usual.to(learned).expand_as(learned)
     vectors = torch.where(shares == 1, learned, torch.lerp(usual, learned, shares))
     with ExitStack() as stack:
-        stack.enter_context(words.taught(pipe, named, vectors.to(pipe.device), rows))
+        stack.enter_context(words.taught(pipe, named, vectors.to(device(pipe)), rows))
         if any(concept.anyone for concept in concepts):
-            stack.enter_context(beside(pipe, usual.to(pipe.device)))
+            stack.enter_context(beside(pipe, usual.to(device(pipe))))
         stack.enter_context(attached(pipe.unet, parts))
         yield
 
@@ -133,7 +134,7 @@ def edits(
     def stacked(name: str) -> torch.Tensor:
         return torch.stack([_tensor(pipe, concept.params[name]).detach().float() for concept in concepts], dim=1)
 
-    inputs = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(pipe.device), apart=apart)
+    inputs = Inputs(stacked(INPUT), stacked(DIRECTION), rows.to(device(pipe)), apart=apart)
     superclasses = stacked(SUPERCLASS)
     _warn_if_alike(concepts, inputs)
     anyone = any(concept.anyone for concept in concepts)
@@ -204,8 +205,8 @@ def _warn_if_alike(concepts: Sequence[Concept], inputs: Inputs) -> None:
 
 
 def _tensor(pipe: DiffusionPipeline, value: Any) -> torch.Tensor:
-    return torch.as_tensor(value).to(pipe.device)
+    return torch.as_tensor(value).to(device(pipe))
 
 
 def _numbers(pipe: DiffusionPipeline, values: list[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=pipe.device)
+    return torch.tensor(values, dtype=torch.float32, device=device(pipe))
