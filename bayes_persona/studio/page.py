@@ -97,7 +97,7 @@ def _left(config: Config, usual: Personalize) -> tuple[list[Any], tuple[Any, Any
     known: tuple[str, ...] = get_args(get_type_hints(Personalize)["method"])
     method = gr.Dropdown(
         [(METHODS[name], name) for name in known], value=usual.method,
-        label="Method",
+        label="Method", elem_id="method",
     )  # fmt: skip
     prompts = gr.Textbox(
         "", label="What to show in the report, a line each", lines=2, placeholder="{subject} on the beach",
@@ -123,11 +123,11 @@ def _turning(usual: Personalize) -> tuple[list[Any], Any, Any]:
     with gr.Row(equal_height=True):
         prompt = gr.Textbox("{subject}", label="prompt", scale=4, elem_id="prompt")
         count = _slider(1, 8, usual.pictures, "noises")
-        seed = gr.Number(0, precision=0, minimum=0, label="seed of the noises", min_width=120)
+        seed = gr.Number(0, precision=0, minimum=0, label="their seed", min_width=120)
     with gr.Row(equal_height=True):
         guidance = _slider(0, 15, 3.0, "guidance", step=0.1, elem_id="guidance")
         dials = [_slider(0, 1, 1, "", step=0.01, visible=False, elem_id=f"dial{k}") for k in range(desk.DIALS)]
-        gates = gr.CheckboxGroup([], label="open gates", visible=False, elem_id="gates")
+    gates = gr.CheckboxGroup([], label="open gates", visible=False, elem_id="gates")
     show = gr.Button("Show", variant="primary", elem_id="show")
     pictures = gr.HTML(elem_classes="shown", elem_id="pictures")
     return [prompt, guidance, count, seed, gates, *dials], pictures, show

@@ -56,7 +56,7 @@ class Guard:
 
 
 def run(config: Config, console: Console) -> None:
-    """Serve the page until it is interrupted."""
+    """Serve the page until it is interrupted; then the process ends."""
     uploads = config.out.resolve() / "uploads"
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
     if not config.private:
@@ -83,3 +83,4 @@ def run(config: Config, console: Console) -> None:
     finally:
         page.close(verbose=False)
         shutil.rmtree(uploads, ignore_errors=True)  # who was learned has copies of the photos in a folder of their own
+    os._exit(0)  # threads of the server and of torch that still wait abort a process that ends the usual way

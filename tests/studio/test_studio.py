@@ -108,11 +108,13 @@ def test_somebody_is_learned_turned_and_taken_along_in_a_browser(studio, tmp_pat
             chromium.write(f"#{name} input[type=number]", str(number))
         chromium.press("Learn")
         chromium.wait("document.querySelector('.track') != null")
-        chromium.wait("document.querySelector('.verdict') != null && document.querySelector('#pictures svg') != null")
-        assert chromium.js("document.querySelectorAll('#pictures svg').length") == 2
+        chromium.wait(
+            "document.querySelector('.verdict') != null && document.querySelector('#pictures figure svg') != null"
+        )
+        assert chromium.js("document.querySelectorAll('#pictures figure svg').length") == 2
         chromium.write("#guidance input[type=number]", "6")
         chromium.press("Show")
-        chromium.wait("document.querySelectorAll('#pictures svg').length == 3")
+        chromium.wait("document.querySelectorAll('#pictures figure svg').length == 3")
         chromium.press("Take along")
         chromium.wait("document.querySelector('#files')?.innerText.includes('personalization')")
         link = chromium.js(
