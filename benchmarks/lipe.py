@@ -1,4 +1,4 @@
-"""LIPE against its bars: `python -m benchmarks.lipe [--only tuning compare captions]`.
+"""LIPE against its bars: `python -m benchmarks.lipe [--only learning tuning compare captions]`.
 
 Every person is learned from four photos. A fifth is edited in pose and in expression, by LIPE, by a MasaCtrl and by
 plain inversion with the same person attached; `captions` asks LIPE the same with a person learned from photos of which
@@ -35,11 +35,16 @@ from bayes_persona.world.splits import Example
 from benchmarks import subjects
 from benchmarks.rows import Row, ratio, row, save
 
-Part = Literal["tuning", "compare", "captions"]
+Part = Literal["learning", "tuning", "compare", "captions"]
 RUNS = Path(__file__).parent.parent / "runs" / "lipe"
 """Where pictures of anyone, persons and what was judged are kept, so that a run that was killed goes on."""
-DRAW = Draw(particles=1, alpha=0.0, weights="even", steps=100, rows=4, rate=1e-2)
-"""Chosen on tuning people: 200 steps are no better, and 100 are a minute."""
+RANK, DRAW = 16, Draw(particles=1, alpha=0.0, weights="even", steps=100, rows=8, rate=1e-2)
+"""Chosen on tuning people, see `LEARNING`: 200 steps are worse."""
+LEARNING: dict[str, tuple[int, Draw]] = {
+    "rank16": (RANK, DRAW),
+    "base": (8, replace(DRAW, rows=4)),
+}
+"""What was tried for the first stage, and the second stage's best was found with the last of."""
 OTHERS = 48
 """Pictures of anyone."""
 NIMA = nima.Config(steps=20, guidance=1.5, inversion="edit_friendly", start=0.4, grow=0, feather=2)
@@ -62,7 +67,7 @@ TUNING: dict[str, nima.Config] = {
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("tuning", "compare", "captions")
+    only: tuple[Part, ...] = ("learning", "tuning", "compare", "captions")
     """Parts to measure; the rows of the others are kept."""
     identities: int = 12
     """Held-out identities that methods are judged on."""
@@ -114,7 +119,9 @@ def edits(who: Identity, seed: int) -> Edits:
     return Edits(photo, tuple(scenes), tuple(asked))
 
 
-def learned(pipe: Any, who: Identity, seed: int, name: str, *, silent: bool = False) -> tuple[Lipe, Posterior]:
+def learned(
+    pipe: Any, who: Identity, seed: int, name: str, *, silent: bool = False, rank: int = RANK, draw: Draw = DRAW
+) -> tuple[Lipe, Posterior]:
     """Learn a person from four photos, whose captions say everything, or, `silent`, nothing but that it is them."""
     photos = splits.photos(who, 5, seed=seed)[:4]
     drawn = [one.render() for one in photos]
@@ -122,8 +129,8 @@ def learned(pipe: Any, who: Identity, seed: int, name: str, *, silent: bool = Fa
     said = tuple("{subject}" if silent else one.caption for one in photos)
     shown = Shown(np.stack([one.pixels for one in drawn]), said, masks)
     others = made(pipe, grid(who.superclass, OTHERS), RUNS / f"others_{who.superclass}")
-    method = Lipe(Subject(who.superclass), others)
-    return method, personalize(pipe, method, shown, DRAW, seed=seed, folder=RUNS / "people" / name)
+    method = Lipe(Subject(who.superclass), others, rank=rank)
+    return method, personalize(pipe, method, shown, draw, seed=seed, folder=RUNS / "people" / name)
 
 
 def judge(pixels: np.ndarray, who: Identity, wanted: Edits, mask: torch.Tensor) -> Judged:
@@ -210,6 +217,22 @@ UNITS = {
 }
 
 
+def learning(config: Config) -> list[Row]:
+    """Try settings of the first stage on tuning people."""
+    command, started = "python -m benchmarks.lipe --only learning", time.perf_counter()
+    pipe, found = pipelines.load(), {name: [] for name in LEARNING}
+    with bar("people", total=config.tuned * len(found)) as advance:
+        for k, who in enumerate(splits.held_out(config.tuned, subjects.TUNING)):
+            seed = child(subjects.TUNING, k)
+            wanted = edits(who, seed)
+            for name, (rank, draw) in LEARNING.items():
+                person = learned(pipe, who, seed, f"try_{name}_{k}", rank=rank, draw=draw)
+                result = edited(pipe, *person, wanted, NIMA)
+                found[name].append(judge(result.pixels, who, wanted, result.mask))
+                advance()
+    return scores(found, "lipe.learning", command, time.perf_counter() - started)
+
+
 def tuning(config: Config) -> list[Row]:
     """Try settings of the second stage on tuning people."""
     command, started = "python -m benchmarks.lipe --only tuning", time.perf_counter()
@@ -289,7 +312,7 @@ def differences(id: str, mine: Sequence[Judged], theirs: Sequence[Judged], said:
 
 def main(config: Config) -> None:
     """Measure, and save the rows."""
-    parts = {"tuning": tuning, "compare": compare, "captions": captions}
+    parts = {"learning": learning, "tuning": tuning, "compare": compare, "captions": captions}
     for name in config.only:
         save("lipe", parts[name](config))
 
