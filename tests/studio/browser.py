@@ -91,11 +91,11 @@ class Browser:
         self("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
     def press(self, name):
-        """Press the button that says so first; tabs have a twin for a narrow window, which does the same."""
-        ours = (
-            f"[...document.querySelectorAll('button')].filter(one => one.innerText.trim().split('\\n')[0] == {name!r})"
-        )
-        assert self.js(f"{ours}.map(one => one.click()).length"), f"no button says {name}"
+        """Press the button that says so first, once there is one; tabs have a twin, which does the same."""
+        every = "[...document.querySelectorAll('button')]"
+        ours = f"{every}.filter(one => one.innerText.trim().split('\\n')[0] == {name!r})"
+        self.wait(f"{ours}.length > 0")
+        self.js(f"{ours}.forEach(one => one.click())")
 
     def write(self, selector, text):
         """Write into a field, as somebody would who types."""
