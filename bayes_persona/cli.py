@@ -17,6 +17,7 @@ from bayes_persona.persona.edit_config import Config as EditConfig
 from bayes_persona.persona.restore_config import Config as RestoreConfig
 from bayes_persona.persona.sweep_config import Config as SweepConfig
 from bayes_persona.rl.config import Config as RlConfig
+from bayes_persona.studio.config import Config as StudioConfig
 
 ROOMS = {
     "nptl": ("torch", ("torch", "scipy")),
@@ -25,6 +26,7 @@ ROOMS = {
     "world": ("diffusion", ("torch", "diffusers", "transformers", "PIL")),
     "persona": ("diffusion", ("torch", "diffusers", "transformers", "peft", "matplotlib")),
     "rl": ("jax,pictures", ("jax", "scipy", "gymnasium", "matplotlib")),
+    "studio": ("studio", ("gradio", "torch", "diffusers", "transformers", "peft", "matplotlib")),
     "export": ("export", ("arviz", "xarray")),
     "demo": ("demo", ("torch", "jax", "gymnasium", "sklearn", "matplotlib", "PIL")),
 }
@@ -106,6 +108,18 @@ def restore(config: Annotated[RestoreConfig, tyro.conf.OmitArgPrefixes]) -> None
     run(config, Console())
 
 
+def studio(config: Annotated[StudioConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Open a page on this machine where somebody is learned from photos, looked at, turned and taken along.
+
+    Drop photos, press Learn, and turn guidance, gates and knobs on what was learned. Nothing leaves this machine, and
+    nobody else can reach the page unless --host says so.
+    """
+    with needs_extra("studio"):
+        from bayes_persona.studio.run import run
+
+    run(config, Console())
+
+
 def rl(config: Annotated[RlConfig, tyro.conf.OmitArgPrefixes]) -> None:
     """Learn to act in a Gymnasium environment, and which variables cause which, from what is known of its causes.
 
@@ -149,7 +163,7 @@ def info() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
     commands = {"demo": demo, "personalize": personalize, "sweep": sweep, "edit": edit, "restore": restore}
-    commands |= {"rl": rl, "info": info}
+    commands |= {"studio": studio, "rl": rl, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)

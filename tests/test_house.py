@@ -85,7 +85,16 @@ def test_every_public_name_says_what_it_is_and_shows_it(name):
     assert module.__doc__, f"{name} has no docstring"
     # These are programs, and run whole by tests of their own.
     program = ".demo." in name or name.endswith(
-        (".cli", ".persona.run", ".rl.run", ".train_base", ".train_oracles", ".train_restorer", ".train_moa")
+        (
+            ".cli",
+            ".persona.run",
+            ".rl.run",
+            ".studio.run",
+            ".train_base",
+            ".train_oracles",
+            ".train_restorer",
+            ".train_moa",
+        )
     )
     finder = doctest.DocTestFinder(recurse=False)
     for public, value in public_names(module):

@@ -62,6 +62,7 @@ EXAMPLES = {
     "torch": ("nptl.learner_torch", "nptl.references.swag", "nptl.predictor"),
     "jax": ("nptl.learner_jax", "nptl.npl.numpyro_model", "cpsrl.agents", "cpsrl.experiment"),
     "diffusion": PERSONA,
+    "studio": ("studio.panel", "studio.sitting", "studio.desk"),
     "envs": ("bayes_persona_envs.taxi", "bayes_persona_envs.sepsis", "bayes_persona_envs.wrappers"),
     "sklearn": ("nptl.estimator",),
     "pictures": ("nptl.plots",),

@@ -24,6 +24,7 @@ from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.persona.soup import soup
 from bayes_persona.posterior import Posterior
+from bayes_persona.progress import bar
 from bayes_persona.seeds import child
 
 with needs_extra("diffusion"):
@@ -38,6 +39,11 @@ Part = Callable[[Config, Learned, Console], tuple[dict[str, Any], str]]
 
 def run(config: Config, console: Console) -> dict[str, Any]:
     """Personalize, print what happens, write `personalization.safetensors`, pictures, `results.json`, `index.html`."""
+    return learn(config, console)[1]
+
+
+def learn(config: Config, console: Console) -> tuple[Learned, dict[str, Any]]:
+    """Do what `run` does, and give who was learned as well."""
     started = time.perf_counter()
     pipe, judge = opened(config.base, config.held), scorers.usual(config.base, config.judge)
     parts = _parts(config, judge)
@@ -72,7 +78,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     )  # fmt: skip
     save_json(config.out / "results.json", {"config": page.numbers(config), "seconds": round(seconds, 1), **said})
     console.print(f"{seconds:.0f} seconds. Open [bold]{escape(str(config.out / 'index.html'))}[/bold]")
-    return said
+    return learned, said
 
 
 def _photos(config: Config, pipe: Any, console: Console) -> photos.Photos:
@@ -150,12 +156,14 @@ def _parts(config: Config, judge: Any) -> list[Part]:
 def _prompts(config: Config, learned: Learned, console: Console) -> tuple[dict[str, Any], str]:
     """Make, keep and show the pictures of every prompt."""
     found, sections = {}, []
-    for number, text in enumerate(config.prompts):
-        members, averaged = _pictures(config, learned, number, text)
-        prompt, spread = learned.adapter.subject.prompt(text), float((members / 255).std(axis=0).mean())
-        found[prompt] = {"disagreement": spread}
-        console.print(f"{escape(prompt)}: members disagree by {spread:.3f} a pixel")
-        sections.append(report.prompt(prompt, members, averaged))
+    with bar("pictures", total=len(config.prompts)) as advance:
+        for number, text in enumerate(config.prompts):
+            members, averaged = _pictures(config, learned, number, text)
+            prompt, spread = learned.adapter.subject.prompt(text), float((members / 255).std(axis=0).mean())
+            found[prompt] = {"disagreement": spread}
+            console.print(f"{escape(prompt)}: members disagree by {spread:.3f} a pixel")
+            sections.append(report.prompt(prompt, members, averaged))
+            advance(disagreement=spread)
     return {"prompts": found}, "".join(sections)
 
 

@@ -1,6 +1,6 @@
 """How sure are we of this person? Pictures of every member from common noise, and where they part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,7 @@ def pictures(
     prompt: str,
     start: Float[torch.Tensor, "s c h w"],
     config: generate.Config | None = None,
+    gates: Mapping[str, float] | None = None,
 ) -> UInt8[np.ndarray, "k s height width 3"]:
     """Make every member's pictures of a prompt from the same noises.
 
@@ -47,6 +48,7 @@ def pictures(
         prompt: What to show; `{subject}`, or a superclass, is where the subject goes.
         start: Noises that all members begin with.
         config: How pictures are sampled.
+        gates: How far the adapter's gates are open, from 0 to 1; those that are left out are.
 
     >>> from bayes_persona.diffusion import pipelines
     >>> from bayes_persona.diffusion.adapter import Subject
@@ -59,7 +61,7 @@ def pictures(
     """
     text = adapter.subject.prompt(prompt)
     rows = torch.arange(len(posterior)).repeat_interleave(len(start))
-    with adapter.attached(pipe, posterior.stacked(), rows):
+    with adapter.attached(pipe, posterior.stacked(), rows, gates):
         pixels = generate.sample(pipe, [text] * len(rows), start.repeat(len(posterior), 1, 1, 1), config)
     return pixels.reshape(len(posterior), len(start), *pixels.shape[1:])
 
@@ -71,6 +73,7 @@ def averaged(
     prompts: Sequence[str],
     start: Float[torch.Tensor, "n c h w"],
     config: generate.Config | None = None,
+    gates: Mapping[str, float] | None = None,
 ) -> UInt8[np.ndarray, "n height width 3"]:
     """Make the model-averaged picture of each prompt: the members' predictions are averaged at every step.
 
@@ -85,7 +88,7 @@ def averaged(
     """
     rows = torch.arange(len(posterior)).repeat(len(prompts))
     texts = [adapter.subject.prompt(prompt) for prompt in prompts]
-    with adapter.attached(pipe, posterior.stacked(), rows):
+    with adapter.attached(pipe, posterior.stacked(), rows, gates):
         return generate.sample(pipe, texts, start, config, average=len(posterior))
 
 
