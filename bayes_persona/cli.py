@@ -14,6 +14,7 @@ from bayes_persona.demo.config import Config as DemoConfig
 from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingExtraError, RunError, needs_extra
 from bayes_persona.persona.config import Config as PersonalizeConfig
 from bayes_persona.persona.edit_config import Config as EditConfig
+from bayes_persona.persona.people_config import Config as PeopleConfig
 from bayes_persona.persona.restore_config import Config as RestoreConfig
 from bayes_persona.persona.sweep_config import Config as SweepConfig
 from bayes_persona.rl.config import Config as RlConfig
@@ -54,6 +55,20 @@ def personalize(config: Annotated[PersonalizeConfig, tyro.conf.OmitArgPrefixes])
     """
     with needs_extra("diffusion"):
         from bayes_persona.persona.run import run
+
+    run(config, Console())
+
+
+def people(config: Annotated[PeopleConfig, tyro.conf.OmitArgPrefixes]) -> None:
+    """Learn many subjects, a folder of photos each, as `personalize` does; several at a time, here or on a cluster.
+
+    For example: bayes-persona people --photos everybody --superclass woman --method celeb_basis --workers 2
+
+    Whoever shares them out, what is learned is the same. Afterwards open index.html in the folder it names: the less
+    sure come first.
+    """
+    with needs_extra("diffusion"):
+        from bayes_persona.persona.people import run
 
     run(config, Console())
 
@@ -162,8 +177,8 @@ def info() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of ours becomes one red sentence and exit status 1."""
-    commands = {"demo": demo, "personalize": personalize, "sweep": sweep, "edit": edit, "restore": restore}
-    commands |= {"studio": studio, "rl": rl, "info": info}
+    commands = {"demo": demo, "personalize": personalize, "people": people, "sweep": sweep, "edit": edit}
+    commands |= {"restore": restore, "studio": studio, "rl": rl, "info": info}
     description = "Posterior sampling with informative priors. Start with: bayes-persona demo"
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="bayes-persona", description=description)
