@@ -268,6 +268,12 @@ def references(config: Config) -> list[Row]:
         said = people(method, subjects.REPORT, n, sampler, sampler=sampler)
         rest = {"command": command, "seconds": time.perf_counter() - started}
         rows += covered(f"{method}.{sampler}", said, tuned, rest) + errors(f"{method}.{sampler}", said, rest)
+    n = config.identities * 3 // 5
+    for name, changed in (("bootstrap_same", {}), ("ensemble_same", PLAIN)):  # what the two are worth on these people
+        tuned = people(method, subjects.TUNING, n, f"{name}, constant", **changed)
+        said = people(method, subjects.REPORT, n, name, **changed)
+        rest = {"command": command, "seconds": time.perf_counter() - started}
+        rows += covered(f"{method}.{name}", said, tuned, rest) + errors(f"{method}.{name}", said, rest)
     return rows
 
 
