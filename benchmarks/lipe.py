@@ -39,7 +39,7 @@ Part = Literal["learning", "tuning", "compare", "captions"]
 RUNS = Path(__file__).parent.parent / "runs" / "lipe"
 """Where pictures of anyone, persons and what was judged are kept, so that a run that was killed goes on."""
 RANK, DRAW = 16, Draw(particles=1, alpha=0.0, weights="even", steps=100, rows=8, rate=1e-2)
-"""Chosen on tuning people, see `LEARNING`: 200 steps are worse."""
+"""Chosen on tuning people, see `LEARNING`."""
 LEARNING: dict[str, tuple[int, Draw]] = {
     "rank16": (RANK, DRAW),
     "base": (8, replace(DRAW, rows=4)),
