@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import threading
 from contextlib import suppress
 from typing import Any
@@ -77,6 +78,8 @@ def run(config: Config, console: Console) -> None:
     except OSError as error:
         raise RunError(f"{config.host}:{config.port}: cannot be served ({error}); give another --port") from error
     console.print(f"The studio is open at [bold]{escape(url)}[/bold], and Ctrl-C closes it.")
+    for asked in (signal.SIGINT, signal.SIGTERM):  # a shell that starts it in the background has the first ignored
+        signal.signal(asked, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):  # which is how it is closed
             threading.Event().wait()

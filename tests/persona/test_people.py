@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -30,6 +31,15 @@ photos, base, out = map(Path, sys.argv[1:4])
 settings = dict(superclass="cat", particles=2, steps=2, pictures=1, alpha=0.0, sampling=2, workers=2)
 run(Config(photos=photos, base=base, out=out, ray="auto" if "auto" in sys.argv else None, **settings), Console())
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """As workers have it: sums depend on the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
