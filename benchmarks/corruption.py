@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.low_rank import LowRank
-from bayes_persona.persona.plots import show
 from bayes_persona.persona.posterior import Config as Draw
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.persona.references.mode import Likelihood
@@ -118,12 +117,10 @@ def measure(config: Config) -> list[Row]:
 
 
 def draw(rows: list[Row], folder: Path) -> None:
-    """Draw scores against steps, and one person after each number of steps."""
+    """Draw scores against steps."""
     at = {one.id: one for one in rows}
-    figure = Figure(figsize=(10.5, 8.4), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.75))
-    plots = parts[0].subplots(1, len(SCORES))
-    for axis, score in zip(plots, SCORES, strict=True):
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    for axis, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
         axes(axis, score.replace("_", " ").capitalize())
         for (arm, (_, _, title)), colour in zip(ARMS.items(), COLOURS, strict=False):
             own = [at[f"persona.corruption.{arm}.{steps}.{score}"] for steps in STEPS]
@@ -132,20 +129,8 @@ def draw(rows: list[Row], folder: Path) -> None:
         axis.set_xticks(STEPS, [str(steps) for steps in STEPS])
         axis.minorticks_off()
         axis.set_xlabel("steps")
-    plots[0].legend(frameon=False, fontsize=8)
-    seed, who = child(subjects.REPORT, "corruption", 0), splits.held_out(1, subjects.REPORT)[0]
-    pipe, text = pipelines.load(), subjects.prompts(who.superclass, 1, child(subjects.REPORT, "corruption", 0))[0]
-    grid, start = parts[1].subplots(len(ARMS), 1 + len(STEPS)), generate.noise(pipe, 1, child(seed, "shown"))
-    photo = perfusion.shown(who, seed, masked=False).pixels[0]
-    for (arm, (_, _, title)), line in zip(ARMS.items(), grid, strict=True):
-        show(line[0], photo, "one of four photos" if arm == "plain" else "")
-        line[0].set_ylabel(title, fontsize=9)
-        for steps, axis in zip(STEPS, line[1:], strict=True):
-            adapter, posterior = learned(arm, who, steps, seed)
-            picture = drawn(adapter, posterior, [adapter.subject.prompt(text)], start)[0, 0]
-            show(axis, picture, f"{steps} steps" if arm == "plain" else "")
-    grid[-1, len(STEPS) // 2 + 1].set_xlabel(text, fontsize=9)
-    figure.savefig(folder / "corruption.png", dpi=100)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS), frameon=False)
+    figure.savefig(folder / "corruption.png", dpi=110)
 
 
 def main(config: Config) -> None:
