@@ -120,7 +120,8 @@ def draw(rows: list[Row], folder: Path) -> None:
     """Draw scores against steps."""
     at = {one.id: one for one in rows}
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
-    for axis, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
+    plots = figure.subplots(1, len(SCORES))
+    for axis, score in zip(plots, SCORES, strict=True):
         axes(axis, score.replace("_", " ").capitalize())
         for (arm, (_, _, title)), colour in zip(ARMS.items(), COLOURS, strict=False):
             own = [at[f"persona.corruption.{arm}.{steps}.{score}"] for steps in STEPS]
@@ -129,7 +130,7 @@ def draw(rows: list[Row], folder: Path) -> None:
         axis.set_xticks(STEPS, [str(steps) for steps in STEPS])
         axis.minorticks_off()
         axis.set_xlabel("steps")
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS), frameon=False)
+    figure.legend(*plots[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS), frameon=False)
     figure.savefig(folder / "corruption.png", dpi=110)
 
 
