@@ -26,7 +26,21 @@ with needs_extra("diffusion"):
 
 
 def run(config: Config, console: Console) -> dict[str, Any]:
-    """Learn everybody, and write `index.html` and `results.json`; who cannot be learned is said, and left out."""
+    """Learn everybody, and write `index.html` and `results.json`; who cannot be learned is said, and left out.
+
+    Args:
+        config: Who, and how.
+        console: Where it is said.
+
+    Raises:
+        DataError: If there are no folders, or nobody can be learned.
+        MismatchError: If somebody was learned there with other settings.
+
+    >>> run(Config(Path("nowhere"), "robot"), Console(quiet=True))
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.DataError: nowhere: there is no such folder
+    """
     started, everybody = time.perf_counter(), config.each()
     missing = [who for who in everybody if not _done(who)]
     console.print(f"{len(everybody)} people, {len(missing)} to be learned, {config.workers} at a time …")
