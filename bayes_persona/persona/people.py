@@ -17,8 +17,8 @@ from bayes_persona.files import load_json, save_json
 from bayes_persona.parallel import Engine
 from bayes_persona.persona import config as one
 from bayes_persona.persona import page, plots
-from bayes_persona.persona import run as personalized
 from bayes_persona.persona.people_config import Config
+from bayes_persona.persona.run import run as personalize
 from bayes_persona.types import Params
 
 with needs_extra("diffusion"):
@@ -81,7 +81,7 @@ def learn(who: one.Config) -> Params:
     """
     started = time.perf_counter()
     try:
-        personalized.run(who, Console(quiet=True))
+        personalize(who, Console(quiet=True))
     except DataError as error:
         raise DataError(f"{who.photos.name}: {error}") from error
     return {"seconds": np.array([time.perf_counter() - started])}

@@ -13,7 +13,7 @@ class Config(one.Config):
     """How many people are learned, each as `personalize` does it.
 
     Raises:
-        ConfigError: If a number is out of its range, or a cluster is to hold the model elsewhere than on the CPU.
+        ConfigError: If a number is out of its range, or a cluster is given folders that only this machine could find.
 
     >>> Config(Path("everybody"), "robot", workers=0)
     Traceback (most recent call last):
@@ -34,10 +34,14 @@ class Config(one.Config):
     def __post_init__(self):
         super().__post_init__()
         ranges.at_least(self, 1, "workers")
-        if self.ray is not None and not self.out.is_absolute():
-            raise ConfigError(
-                f"out: machines of a cluster write into one folder; give the path of a shared one, not {self.out}"
-            )
+        if self.ray is None:
+            return
+        for name in ("photos", "out", "base", "judge", "guide", "segmenter"):
+            place = getattr(self, name)
+            if place is not None and not place.is_absolute() and not (name == "base" and self.held.hub):
+                raise ConfigError(
+                    f"{name}: all machines of a cluster use one folder; give a shared one's whole path, not {place}"
+                )
 
     def each(self) -> list[one.Config]:
         """Give what `personalize` takes of every subject, by the names of their folders.

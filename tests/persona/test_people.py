@@ -114,7 +114,7 @@ def test_what_makes_no_sense_is_refused(photos, tmp_path):
         Config(tmp_path / "none", "cat").each()
     with pytest.raises(DataError, match="has no folders; expected one of each subject"):
         Config(photos / "ada", "cat").each()
-    with pytest.raises(ConfigError, match="machines of a cluster write into one folder"):
+    with pytest.raises(ConfigError, match="out: all machines of a cluster use one folder"):
         Config(photos, "cat", ray="auto")
     with pytest.raises(ConfigError, match="steps"):
         Config(photos, "cat", steps=0)
