@@ -24,9 +24,9 @@ from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.persona import causes as causing
+from bayes_persona.persona import generations, tuning
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona import session as sessions
-from bayes_persona.persona import tuning
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.persona.session import QUALITIES, Recorded, Session, utility
@@ -105,7 +105,7 @@ def flat_psrl(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
     kernel = agents.kernel(agents.Config(horizon=1, alpha=0.1), env, graphs.complete(flat(env.fmdp_spec())))
     env.history.clear()
     loop.run(kernel, steps=budget, seed=seed)
-    return tuning.best_of(env.history)
+    return generations.best(env.history)
 
 
 def random(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ def random(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
     env.action_space.seed(seed % 2**31)
     for _ in range(budget):
         env.step(env.action_space.sample())
-    return tuning.best_of(env.history)
+    return generations.best(env.history)
 
 
 def tpe(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ def tpe(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed % 2**31))
     study.optimize(objective, n_trials=budget)
-    return tuning.best_of(env.history)
+    return generations.best(env.history)
 
 
 SEARCHES: dict[str, Callable[[tuning.Tuning, int, int], tuple[int, ...]]] = {

@@ -19,9 +19,11 @@ from bayes_persona.cpsrl import agents, factors, structure
 from bayes_persona.cpsrl import graph as graphs
 from bayes_persona.cpsrl.compiled import candidates, sizes
 from bayes_persona.cpsrl.env import FactoredSpec
-from bayes_persona.errors import ConfigError, DataError, needs_extra
+from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
+from bayes_persona.named import fingerprint
 from bayes_persona.persona import causes as causing
 from bayes_persona.persona import knobs as turning
+from bayes_persona.persona.generations import Made
 from bayes_persona.persona.session import QUALITIES, Generates, Quality, Recorded, load, utility
 from bayes_persona.types import Info, Kernel
 
@@ -52,10 +54,12 @@ class Config:
     """How many times each level of a quality was seen before the data, for each setting of its causes."""
     max_parents: int = 2
     """Knobs that may cause one quality, at most."""
+    trust: float = 144.0
+    """Generations that those of earlier subjects, all together, are worth at most; one is never worth more than one."""
 
     def __post_init__(self):
         ranges.at_least(self, 1, "budget", "horizon", "max_parents")
-        ranges.positive(self, "alpha")
+        ranges.positive(self, "alpha", "trust")
         if self.budget % self.horizon:
             raise ConfigError(f"budget: expected whole episodes of {self.horizon}, got {self.budget}")
 
@@ -160,18 +164,6 @@ class Tuning(gymnasium.Env[np.ndarray, Any]):
         return laws
 
 
-class Made(NamedTuple):
-    """One generation.
-
-    >>> Made((0, 1), {"identity": 0.7}, 0.5).utility
-    0.5
-    """
-
-    places: tuple[int, ...]
-    values: dict[str, float]
-    utility: float
-
-
 class Tuned(NamedTuple):
     """What a tuning session found.
 
@@ -196,6 +188,7 @@ def tune(
     causes: nx.DiGraph | None = None,
     config: Config | None = None,
     *,
+    earlier: Sequence[Made] = (),
     seed: int = 0,
     folder: Any = None,
     title: str | None = None,
@@ -206,6 +199,7 @@ def tune(
         env: The environment; its history begins anew.
         causes: What is known of causes (`causes.beliefs`).
         config: How.
+        earlier: Generations of other subjects with the same knobs: a prior of what knobs do, and of causes.
         seed: Names the run.
         folder: Where every generation is kept; a run that was killed goes on from there. None keeps nothing.
         title: Name beside the progress bar; None shows none.
@@ -213,7 +207,8 @@ def tune(
     Raises:
         ConfigError: If the graph speaks of knobs or qualities that there are not.
         DataError: If the session gives NaN.
-        MismatchError: If the folder holds a run with other knobs, qualities, causes or settings.
+        MismatchError: If the folder holds a run with other knobs, qualities, causes, settings or earlier generations,
+            or those have places or qualities that there are not.
 
     >>> found = tune(Tuning(), config=Config(budget=2))
     >>> len(found.history), 0 <= found.expected <= 1
@@ -232,8 +227,11 @@ def tune(
         "qualities": [asdict(one) for one in env.qualities],
         "causes": sorted([cause, effect, data.get("probability")] for cause, effect, data in known.edges(data=True)),
     }
+    if earlier:
+        said["earlier"] = fingerprint(_arrays(earlier))
+    before = _informed(prior, env, earlier, config) if earlier else None
     run, _ = loop.run(
-        _Remembering(agent, env, config), steps=config.budget // config.horizon, seed=seed,
+        _Remembering(agent, env, config, before), steps=config.budget // config.horizon, seed=seed,
         folder=folder, config=said, title=title, checkpoint_every=1,
     )  # fmt: skip
     state, history = run["agent"], run["history"].told(env)
@@ -276,11 +274,13 @@ class _Remembering:
     agent: Kernel[structure.State, Any]
     env: Tuning
     config: Config
+    before: structure.State | None = None
+    """What earlier subjects taught."""
 
     def init(self, seed: int) -> dict[str, Any]:
         knobs, names, n = self.env.session.knobs, self.env.session.names, self.config.budget
         blank = _History(np.zeros((n, len(knobs)), int), np.zeros((n, len(names))), np.zeros(n), np.array(0))
-        return {"agent": self.agent.init(seed), "history": blank}
+        return {"agent": self.agent.init(seed) if self.before is None else self.before, "history": blank}
 
     def step(self, seed: int, state: dict[str, Any], batch: Any) -> tuple[dict[str, Any], Info]:
         self.env.history.clear()
@@ -293,6 +293,24 @@ class _Remembering:
             values[row] = [made.values[name] for name in self.env.session.names]
         told = _History(places, values, utilities, np.array(last))
         return {"agent": learned, "history": told}, {"utility": info["return"] / self.config.horizon}
+
+
+def _informed(prior: graphs.GraphPrior, env: Tuning, earlier: Sequence[Made], config: Config) -> structure.State:
+    """Give what earlier subjects' generations say, each being worth a part of one of this subject's."""
+    if strange := sorted({one.name for one in env.qualities} - set(earlier[0].values)):
+        raise MismatchError(f"earlier: expected generations with {strange[0]}, got {', '.join(earlier[0].values)}")
+    places = np.array([made.places for made in earlier])
+    y = np.array([[one.level(made.values[one.name]) for one in env.qualities] for made in earlier])
+    x = np.concatenate([np.zeros_like(y), places], axis=1)  # the levels before are no causes
+    seen = structure.update(prior, structure.init(prior), x, y, config.alpha)
+    return structure.power_prior(prior, seen, min(1.0, config.trust / len(earlier)), config.alpha)
+
+
+def _arrays(made: Sequence[Made]) -> dict[str, np.ndarray]:
+    return {
+        "places": np.array([one.places for one in made]),
+        "values": np.array([list(one.values.values()) for one in made]),
+    }
 
 
 def expected(prior: graphs.GraphPrior, state: structure.State, alpha: float) -> Float[np.ndarray, " settings"]:
@@ -314,15 +332,6 @@ def expected(prior: graphs.GraphPrior, state: structure.State, alpha: float) -> 
         share = reward.mean(axis=others)
         out += law @ (share - reward.mean())
     return out + reward.mean()
-
-
-def best_of(history: Sequence[Made]) -> tuple[int, ...]:
-    """Give the setting of the best generation: what is left to those who learn no model.
-
-    >>> best_of([Made((0,), {}, 0.2), Made((1,), {}, 0.7)])
-    (1,)
-    """
-    return max(history, key=lambda made: made.utility).places
 
 
 def shipped() -> Recorded:

@@ -124,7 +124,7 @@ def section(found: Turned) -> str:
     """Say what was turned, what it did, and what was learned of causes.
 
     >>> import networkx as nx
-    >>> from bayes_persona.persona.tuning import Made
+    >>> from bayes_persona.persona.generations import Made
     >>> edges = nx.DiGraph([("mid", "identity", {"probability": 0.9})])
     >>> blank = np.zeros((1, 8, 8, 3), np.uint8)
     >>> tuned = Tuned((1,), {"mid": 1.0}, 0.7, (Made((1,), {"identity": 0.8}, 0.7),), edges)

@@ -9,12 +9,13 @@ from gymnasium.utils.env_checker import check_env
 
 from bayes_persona import ConfigError, DataError, MismatchError
 from bayes_persona.cpsrl import graph as graphs
+from bayes_persona.cpsrl import structure
 from bayes_persona.diffusion import generate
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.perfusion.method import Perfusion
 from bayes_persona.diffusion.low_rank import LowRank
 from bayes_persona.persona import causes as causing
-from bayes_persona.persona import gates, knobs, session, tuning
+from bayes_persona.persona import gates, generations, knobs, session, tuning
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.scorers import Scores
 from bayes_persona.persona.session import QUALITIES, Quality, Recorded, Session, utility
@@ -212,6 +213,57 @@ def test_a_tuning_that_was_killed_goes_on_and_forgets_nothing(tmp_path):
     assert resumed.places == straight.places
     with pytest.raises(MismatchError):
         tuning.tune(tuning.Tuning(whole, TWO[:1]), config=config, seed=2, folder=tmp_path)
+
+
+def test_what_earlier_subjects_taught_is_known_from_the_start():
+    others = [recorded(0.6, 0.2, noise=0.05), recorded(0.7, 0.1, noise=0.05)]
+    taught = [made for one in others for made in generations.recorded(one, TWO)]
+    env = tuning.Tuning(recorded(0.6, 0.2, noise=0.05), TWO)
+    found = tuning.tune(env, config=tuning.Config(budget=1), earlier=taught, seed=0)
+    assert found.history[0].places == (1, 1)
+    assert found.places == (1, 1)
+
+
+def test_earlier_generations_as_many_as_trusted_are_as_good_as_own():
+    env, config = tuning.Tuning(recorded(0.5, 0.4, noise=0.1), TWO), tuning.Config(budget=6, trust=6.0)
+    own = tuning.tune(env, config=config, seed=2)
+    prior = graphs.prior(env.fmdp_spec(), causing.beliefs(env.session.knobs, TWO), max_parents=2)
+    seen = structure.init(prior)
+    for made in own.history:
+        levels = [one.level(made.values[one.name]) for one in TWO]
+        seen = structure.update(prior, seen, np.array([[0, 0, *made.places]]), np.array([levels]), config.alpha)
+    taught = tuning._informed(prior, env, own.history, config)
+    np.testing.assert_allclose(tuning.expected(prior, taught, 0.1), tuning.expected(prior, seen, 0.1))
+    half = tuning._informed(prior, env, own.history, tuning.Config(trust=3.0))
+    np.testing.assert_allclose(half.counts, 0.5 * seen.counts)
+
+
+def test_earlier_generations_of_other_knobs_and_qualities_are_refused(tmp_path):
+    env, path = tuning.Tuning(recorded(0.5, 0.4), TWO), tmp_path / "tuned.safetensors"
+    made = generations.recorded(recorded(0.5, 0.4), TWO)
+    generations.save(path, env.session.knobs, made)
+    assert generations.load(path, env.session.knobs) == made
+    with pytest.raises(MismatchError, match="expected generations of"):
+        generations.load(path, recorded(0.5).knobs)
+    nameless = [one._replace(values={"identity": 0.5}) for one in made]
+    with pytest.raises(MismatchError, match="earlier: expected generations with context, got identity"):
+        tuning.tune(env, earlier=nameless)
+    outside = [one._replace(places=(0, 7)) for one in made]
+    with pytest.raises(MismatchError, match="k1: expected values from 0 to 1, got 7"):
+        tuning.tune(env, earlier=outside)
+    generations.save(path, env.session.knobs, outside)
+    with pytest.raises(DataError, match="are no places of k0, k1"):
+        generations.load(path, env.session.knobs)
+    recorded(0.5).save(path)
+    with pytest.raises(DataError, match="holds no generations"):
+        generations.load(path, env.session.knobs)
+
+
+def test_a_run_that_knew_something_else_is_not_gone_on_with(tmp_path):
+    env, config = tuning.Tuning(recorded(0.5, 0.4), TWO), tuning.Config(budget=2)
+    tuning.tune(env, config=config, earlier=generations.recorded(recorded(0.5, 0.4), TWO), folder=tmp_path)
+    with pytest.raises(MismatchError):
+        tuning.tune(env, config=config, folder=tmp_path)
 
 
 def test_what_is_expected_is_the_mean_over_graphs_of_the_tables_means():
