@@ -66,6 +66,9 @@ class Config:
     """Pictures of each prompt that every member makes."""
     tune: int = 0
     """Generations that may be spent on finding good gates, knobs and guidance by C-PSRL; 0 leaves them as they are."""
+    earlier: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Folder that this command wrote of an earlier subject with the same method and --tune: what knobs did there is
+    believed to be much the same here. May be given again."""
     judge: Path | None = None
     """Folder of a CLIP model that says who and what pictures show, for the verdict and --tune; the embedded model has
     oracles of its own."""
@@ -83,6 +86,9 @@ class Config:
             ranges.at_least(self, 0, "alpha")
         if self.tune and self.base is not None and self.judge is None:
             raise ConfigError("tune: pictures of this model need a judge; give --judge the folder of a CLIP model")
+
+        if self.earlier and not self.tune:
+            raise ConfigError("earlier: is for --tune, and no generations are to be spent; give --tune 20")
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -72,7 +72,13 @@ def numbers(config: Any) -> dict[str, Any]:
     >>> numbers(Config(Path("photos"), "robot"))["photos"]
     'photos'
     """
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(one) for one in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in asdict(config).items()}
 
 
 def write(folder: Path, title: str, lead: str, *parts: str, verb: str, config: Any, seconds: float) -> None:

@@ -36,8 +36,9 @@ class Config(one.Config):
         ranges.at_least(self, 1, "workers")
         if self.ray is None:
             return
-        for name in ("photos", "out", "base", "judge", "guide", "segmenter"):
-            place = getattr(self, name)
+        names = ("photos", "out", "base", "judge", "guide", "segmenter")
+        places = [(name, getattr(self, name)) for name in names]
+        for name, place in [*places, *(("earlier", folder) for folder in self.earlier)]:
             if place is not None and not place.is_absolute() and not (name == "base" and self.held.hub):
                 raise ConfigError(
                     f"{name}: all machines of a cluster use one folder; give a shared one's whole path, not {place}"

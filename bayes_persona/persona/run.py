@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,12 @@ def learn(config: Config, console: Console) -> tuple[Learned, dict[str, Any]]:
     """Do what `run` does, and give who was learned as well."""
     started = time.perf_counter()
     pipe, judge = opened(config.base, config.held), scorers.usual(config.base, config.judge)
-    parts = _parts(config, judge)
     subject = methods.subject(config)
     _warn(config, pipe, [subject.prompt(text) for text in config.prompts], console)
     found = _photos(config, pipe, console)
     shown = _shown(config, pipe, found)
     adapter = methods.adapter(config, pipe, subject, shown)
+    parts = _parts(config, judge, adapter)
     alpha, said, words = _alpha(config, pipe, adapter, shown)
     body = [report.photos(shown.pixels, found.skipped), words]
     console.print(f"{len(shown.pixels)} photos, {config.particles} members, {config.steps} steps, α = {alpha:g} …")
@@ -143,13 +144,13 @@ def _drawn(config: Config, pipe: Any, adapter: Adapter, shown: Shown, draw: Draw
     return personalize(pipe, adapter, shown, draw, **where)
 
 
-def _parts(config: Config, judge: Any) -> list[Part]:
+def _parts(config: Config, judge: Any, adapter: Adapter) -> list[Part]:
     """Give what comes after training; what it needs is missed now, and not in an hour."""
     parts: list[Part] = [_prompts] if judge is None or config.particles < 2 else [_verdict, _prompts]
     if config.tune:
-        from bayes_persona.persona.turning import part
+        from bayes_persona.persona import turning
 
-        parts.append(part)
+        parts.append(partial(turning.part, earlier=turning.earlier(config, adapter)))
     return parts
 
 

@@ -9,14 +9,18 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.markup import escape
 
-from bayes_persona.persona import knobs, page, plots, tuning
+from bayes_persona.diffusion.adapter import Adapter
+from bayes_persona.persona import generations, knobs, page, plots, tuning
 from bayes_persona.persona.config import Config
+from bayes_persona.persona.generations import Made
 from bayes_persona.persona.learned import Learned
 from bayes_persona.persona.session import Session
 from bayes_persona.persona.soup import soup
 from bayes_persona.persona.tuning import Tuned
 from bayes_persona.seeds import child
 
+TUNED = "tuned.safetensors"
+"""Every generation of one subject, in the folder of its page."""
 GUIDANCE, WEB_GUIDANCE = (1.5, 3.0, 5.0), (4.0, 7.5, 11.0)
 """Places of guidance: of the embedded model, and of Stable Diffusion."""
 
@@ -39,6 +43,7 @@ def turn(
     budget: int,
     *,
     guidance: Sequence[float] = GUIDANCE,
+    earlier: Sequence[Made] = (),
     seed: int = 0,
     folder: Path | None = None,
     title: str | None = None,
@@ -52,6 +57,7 @@ def turn(
         prompts: What is asked of them.
         budget: Generations.
         guidance: Places of guidance.
+        earlier: Generations of other subjects, with the same method and places of guidance.
         seed: Names the run.
         folder: Where every generation is kept; a run that was killed goes on from there. None keeps nothing.
         title: Name beside the progress bar; None shows none.
@@ -77,7 +83,7 @@ def turn(
         knobs=turned, scorer=learned.judge, sampling=learned.sampling,
     )  # fmt: skip
     env, config = tuning.Tuning(session), tuning.Config(budget=budget)
-    found = tuning.tune(env, config=config, seed=seed, folder=folder, title=title)
+    found = tuning.tune(env, config=config, earlier=earlier, seed=seed, folder=folder, title=title)
     shown = []
     for places in (knobs.start(adapter, turned, learned.sampling.guidance), found.places):
         session(places, seed=child(seed, "shown"))
@@ -86,13 +92,34 @@ def turn(
     return Turned(found, *shown)
 
 
-def part(config: Config, learned: Learned, console: Console) -> tuple[dict[str, Any], str]:
-    """Tune as a command says, and give what was found and a section about it.
+def earlier(config: Config, adapter: Adapter) -> tuple[Made, ...]:
+    """Read what tuning taught of earlier subjects, from the folders that a command names.
+
+    Raises:
+        RunError: If a folder holds no generations.
+        MismatchError: If they are of another method, or of knobs with other places.
+
+    >>> from bayes_persona.diffusion.adapter import Subject
+    >>> from bayes_persona.diffusion.low_rank import LowRank
+    >>> earlier(Config(Path("photos"), "robot", tune=1, earlier=(Path("nowhere"),)), LowRank(Subject("robot")))
+    Traceback (most recent call last):
+    ...
+    bayes_persona.errors.RunError: nowhere/tuned.safetensors: there is no such file
+    """
+    turned = knobs.usual(adapter, _guidance(config))
+    return tuple(made for folder in config.earlier for made in generations.load(folder / TUNED, turned))
+
+
+def part(
+    config: Config, learned: Learned, console: Console, earlier: Sequence[Made] = ()
+) -> tuple[dict[str, Any], str]:
+    """Tune as a command says, keep every generation in `tuned.safetensors`, and give what was found and a section.
 
     Args:
         config: Of the command; `tune` generations are spent.
         learned: Who was learned.
         console: Where it is said.
+        earlier: Generations of other subjects (`earlier`).
 
     >>> import tempfile
     >>> from bayes_persona.diffusion import generate
@@ -112,12 +139,17 @@ def part(config: Config, learned: Learned, console: Console) -> tuple[dict[str, 
     (['embedding', 'guidance'], 2)
     """
     found = turn(
-        learned, config.prompts, config.tune, guidance=GUIDANCE if config.base is None else WEB_GUIDANCE,
+        learned, config.prompts, config.tune, guidance=_guidance(config), earlier=earlier,
         seed=child(config.seed, "tune"), folder=config.out / "run" / "tuning", title="tuning",
     )  # fmt: skip
     tuned = found.tuned
+    generations.save(config.out / TUNED, knobs.usual(learned.adapter, _guidance(config)), tuned.history)
     console.print(f"Turned to {escape(str(tuned.setting))}: utility {tuned.expected:.2f} expected")
     return {"tuned": {"setting": tuned.setting, "expected": tuned.expected}}, section(found)
+
+
+def _guidance(config: Config) -> tuple[float, ...]:
+    return GUIDANCE if config.base is None else WEB_GUIDANCE
 
 
 def section(found: Turned) -> str:

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from rich.console import Console
 
 from bayes_persona import cli
 from bayes_persona.diffusion import adapter, pipelines
+from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.adapters.perfusion.loaded import load_perfusion, unload_perfusion
+from bayes_persona.diffusion.adapters.textual_inversion import TextualInversion
 from bayes_persona.errors import ConfigError, MismatchError
+from bayes_persona.persona import turning
 from bayes_persona.persona.config import Config
 from bayes_persona.persona.run import run
 from bayes_persona.world import splits
@@ -155,6 +159,19 @@ def test_the_whole_page_a_second_time_is_the_same(everything):
     assert run(config, Console(quiet=True)) == said
 
 
+def test_what_knobs_did_for_one_is_known_for_the_next(everything, tmp_path):
+    config, _ = everything
+    made = turning.earlier(replace(config, earlier=(config.out,)), TextualInversion(Subject("man")))
+    assert len(made) == 3
+    quick = {"steps": 1, "particles": 1, "pictures": 1, "sampling": 1, "alpha": 0.0, "tune": 1}
+    later = Config(config.photos, "man", out=tmp_path, earlier=(config.out, config.out), **quick)
+    run(later, Console(quiet=True))
+    assert '"earlier"' in (tmp_path / "run" / "tuning" / "config.json").read_text()
+    with pytest.raises(MismatchError, match="expected generations of"):
+        run(replace(later, method="low_rank", out=tmp_path / "other"), Console(quiet=True))
+    assert not (tmp_path / "other" / "run").exists()
+
+
 def test_moa_is_told_by_the_mixture_that_comes_with_the_embedded_model(everything, tmp_path):
     quick = {"steps": 1, "particles": 1, "pictures": 1, "sampling": 1, "alpha": 0.0}
     config = Config(everything[0].photos, "man", out=tmp_path, method="moa", **quick)
@@ -169,4 +186,6 @@ def test_what_needs_a_judge_or_a_mixture_says_so_before_training(base, photos, t
         run(Config(photos, "cat", base=base, out=tmp_path, method="moa"), Console(quiet=True))
     with pytest.raises(ConfigError, match="tune: expected at least 0"):
         Config(photos, "cat", tune=-1)
+    with pytest.raises(ConfigError, match="earlier: is for --tune"):
+        Config(photos, "cat", earlier=(photos,))
     assert not list(tmp_path.iterdir())
