@@ -4,9 +4,11 @@
 knobs is recorded (and goes on where it was stopped), and all searches then act in the recordings.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +25,10 @@ from bayes_persona.cpsrl.env import flat
 from bayes_persona.diffusion import generate, pipelines
 from bayes_persona.diffusion.adapter import Subject
 from bayes_persona.diffusion.low_rank import LowRank
-from bayes_persona.persona import causes as causing
 from bayes_persona.persona import generations, tuning
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona import session as sessions
+from bayes_persona.persona.generations import Made
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.posterior import Shown, personalize
 from bayes_persona.persona.session import QUALITIES, Recorded, Session, utility
@@ -39,6 +41,8 @@ from benchmarks.rows import Row, row, save
 Part = Literal["record", "compare"]
 RUNS = Path("runs") / "tuning"
 REPEATS = 2
+EARLIER = 8
+"""Tuning people whose recordings teach C-PSRL what knobs usually do."""
 SAMPLING = generate.Config(steps=10)
 """Few steps: what is compared is searches, all in the same recordings."""
 
@@ -55,8 +59,6 @@ class Config:
     """Generations of a search."""
     seeds: int = 20
     """Searches of each kind on each person."""
-    group: int = subjects.REPORT
-    """Seed of the people; 11 are those to try things on."""
 
 
 def knobs() -> tuple[Knob, ...]:
@@ -81,24 +83,46 @@ def recorded(k: int, group: int) -> Recorded:
 
 def record(config: Config) -> list[Row]:
     """Record everybody."""
-    with bar("people", total=config.identities) as advance:
-        for k in range(config.identities):
-            recorded(k, config.group).save(RUNS / f"{config.group}-{k}.safetensors")
-            advance()
+    groups = {subjects.TUNING: EARLIER, subjects.REPORT: config.identities}
+    with bar("people", total=sum(groups.values())) as advance:
+        for group, people in groups.items():
+            for k in range(people):
+                if not (place := RUNS / f"{group}-{k}.safetensors").exists():
+                    recorded(k, group).save(place)
+                advance()
     return []
 
 
 def with_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
-    return tuning.tune(env, config=tuning.Config(budget=budget), seed=seed).places
+    return tuning.tune(env, config=tuning.Config(budget), earlier=earlier(), seed=seed).places
 
 
 def without_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
-    spec = env.fmdp_spec()
-    known = causing.beliefs(env.session.knobs, env.qualities, nx.DiGraph())
-    prior = graphs.prior(spec, known, max_parents=2)
-    config = agents.Config(horizon=1, alpha=0.1)
-    state, _ = loop.run(agents.kernel(config, env, prior), steps=budget, seed=seed)
-    return _places(tuning.expected(prior, state, 0.1), env)
+    return tuning.tune(env, nx.DiGraph(), tuning.Config(budget), earlier=earlier(), seed=seed).places
+
+
+def alone(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+    return tuning.tune(env, config=tuning.Config(budget), seed=seed).places
+
+
+@cache
+def earlier() -> tuple[tuple[Made, ...], ...]:
+    """Give what was recorded of tuning people."""
+    files = [RUNS / f"{subjects.TUNING}-{k}.safetensors" for k in range(EARLIER)]
+    return tuple(generations.recorded(sessions.load(file)) for file in files)
+
+
+@cache
+def usually_best() -> tuple[int, ...]:
+    """Give the setting that is best for tuning people on average: what needs no generation."""
+    worth: dict[tuple[int, ...], float] = {}
+    for made in itertools.chain(*earlier()):
+        worth[made.places] = worth.get(made.places, 0.0) + made.utility
+    return max(worth, key=lambda places: worth[places])
+
+
+def population(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+    return usually_best()
 
 
 def flat_psrl(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
@@ -108,16 +132,22 @@ def flat_psrl(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
     return generations.best(env.history)
 
 
-def random(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+def random(env: tuning.Tuning, budget: int, seed: int, first: Sequence[tuple[int, ...]] = ()) -> tuple[int, ...]:
     env.history.clear()
     env.reset(seed=seed)
     env.action_space.seed(seed % 2**31)
-    for _ in range(budget):
+    for places in first:
+        env.step(np.array(places))
+    for _ in range(budget - len(first)):
         env.step(env.action_space.sample())
     return generations.best(env.history)
 
 
-def tpe(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+def random_told(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+    return random(env, budget, seed, [usually_best()])
+
+
+def tpe(env: tuning.Tuning, budget: int, seed: int, first: Sequence[tuple[int, ...]] = ()) -> tuple[int, ...]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     env.history.clear()
     env.reset(seed=seed)
@@ -127,18 +157,29 @@ def tpe(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
         return env.step(np.array(places))[4]["utility"]
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed % 2**31))
+    for places in first:
+        study.enqueue_trial({knob.name: place for knob, place in zip(env.session.knobs, places, strict=True)})
     study.optimize(objective, n_trials=budget)
     return generations.best(env.history)
+
+
+def tpe_told(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+    return tpe(env, budget, seed, [usually_best()])
 
 
 SEARCHES: dict[str, Callable[[tuning.Tuning, int, int], tuple[int, ...]]] = {
     "c_psrl": with_graph,
     "c_psrl_without_graph": without_graph,
+    "c_psrl_alone": alone,
     "flat_psrl": flat_psrl,
     "random": random,
     "tpe": tpe,
+    "usually_best": population,
+    "random_told": random_told,
+    "tpe_told": tpe_told,
 }
-"""How each finds a setting; those that learn no model give the best generation's."""
+"""How each finds a setting; those that learn no model give the best generation's. C-PSRL knows what was recorded of
+tuning people, but for `c_psrl_alone`; those that were told begin with the setting that was best for these."""
 
 
 def compare(config: Config) -> list[Row]:
@@ -147,13 +188,13 @@ def compare(config: Config) -> list[Row]:
     found: dict[str, list[float]] = {name: [] for name in (*SEARCHES, "best", "as_it_was")}
     with bar("searches", total=config.identities * config.seeds) as advance:
         for k in range(config.identities):
-            world_ = sessions.load(RUNS / f"{config.group}-{k}.safetensors")
+            world_ = sessions.load(RUNS / f"{subjects.REPORT}-{k}.safetensors")
             truth = np.array([utility(QUALITIES, dict(zip(world_.names, one, strict=True))) for one in world_.mean])
             sizes = [len(knob.values) for knob in world_.knobs]
             own: dict[str, list[float]] = {name: [] for name in SEARCHES}
             for seed in range(config.seeds):
                 for name, search in SEARCHES.items():
-                    places = search(tuning.Tuning(world_), config.budget, child(config.group, "search", k, seed))
+                    places = search(tuning.Tuning(world_), config.budget, child(subjects.REPORT, "search", k, seed))
                     own[name].append(truth[np.ravel_multi_index(places, sizes)])
                 advance()
             for name, values in own.items():
@@ -164,20 +205,13 @@ def compare(config: Config) -> list[Row]:
     rest = {"command": command, "seconds": time.perf_counter() - started}
     unit = f"utility of the setting found with {config.budget} generations, mean of {config.seeds} searches a person"
     rows = [row(f"persona.tuning.{name}", values, unit, **rest) for name, values in found.items()]
-    for name, short in (
-        ("random", "random"),
-        ("flat_psrl", "flat_psrl"),
-        ("tpe", "tpe"),
-        ("c_psrl_without_graph", "no_graph"),
-    ):
+    for name in SEARCHES:
+        if name == "c_psrl":
+            continue
+        short = "no_graph" if name == "c_psrl_without_graph" else name
         gain = np.array(found["c_psrl"]) - np.array(found[name])
         rows.append(row(f"persona.tuning_gain_over_{short}", gain, "utility, C-PSRL less the other, paired", **rest))
     return rows
-
-
-def _places(worth: np.ndarray, env: tuning.Tuning) -> tuple[int, ...]:
-    sizes: Sequence[int] = [len(knob.values) for knob in env.session.knobs]
-    return tuple(int(k) for k in np.unravel_index(int(worth.argmax()), sizes))
 
 
 def main(config: Config) -> None:

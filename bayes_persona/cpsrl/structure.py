@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bayes_persona.cpsrl.graph import GraphPrior
-from bayes_persona.errors import ConfigError, MismatchError
+from bayes_persona.errors import MismatchError
 from bayes_persona.export import to_networkx
 from bayes_persona.seeds import generator
 
@@ -27,7 +27,7 @@ class State(NamedTuple):
     np.int64(0)
     """
 
-    counts: Int[np.ndarray, "rows values"] | Float[np.ndarray, "rows values"]
+    counts: Int[np.ndarray, "rows values"]
     log_evidence: Float[np.ndarray, "outputs candidates"]
     rewards: Float[np.ndarray, "x 3"] | tuple[()] = ()
     """What each x earned (`rewards`), where that is learned."""
@@ -69,37 +69,6 @@ def update(
         log_evidence += np.log((alpha + seen) / (flat_alpha + counts[row].sum(axis=-1)))
         counts[row, value] = seen + 1
     return state._replace(counts=counts, log_evidence=log_evidence)
-
-
-def power_prior(prior: GraphPrior, state: State, share: float, alpha: float) -> State:
-    """Give what was seen of other worlds as a prior for a new one that is much like them.
-
-    Their likelihood is raised to the power `share` (Ibrahim & Chen, "Power prior distributions for regression models",
-    2000): each of their moves counts as that part of a move, in tables and in the evidence of parent sets. 0 is no
-    knowledge, 1 the same world.
-
-    Args:
-        prior: The candidates.
-        state: What was seen elsewhere, by `update` with whole moves.
-        share: What a move there is worth here.
-        alpha: The Dirichlet's parameter for each cell, before any world.
-
-    Raises:
-        ConfigError: If the share is outside [0, 1].
-
-    >>> from bayes_persona.cpsrl import env, graph
-    >>> prior = graph.complete(env.lamp())
-    >>> seen = update(prior, init(prior), np.array([[0, 1]]), np.array([[1]]), alpha=1.0)
-    >>> power_prior(prior, seen, 0.5, alpha=1.0).counts[1].tolist()
-    [0.0, 0.5]
-    """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"share: expected a number between 0 and 1, got {share}")
-    counts, evidence = share * state.counts, np.zeros(prior.log_prior.shape)
-    for output, values in enumerate(prior.spec.outputs.values()):
-        for candidate, (start, height) in enumerate(zip(prior.starts[output], prior.heights[output], strict=True)):
-            evidence[output, candidate] = log_evidence(counts[start : start + height, :values], alpha)
-    return state._replace(counts=counts, log_evidence=evidence)
 
 
 def posterior(prior: GraphPrior, state: State) -> Float[np.ndarray, "outputs candidates"]:
@@ -159,7 +128,7 @@ def sample(prior: GraphPrior, state: State, seed: int) -> Int[np.ndarray, " outp
     return (cumulative <= uniform).sum(axis=-1)
 
 
-def log_evidence(counts: Int[np.ndarray, "rows values"] | Float[np.ndarray, "rows values"], alpha: float) -> float:
+def log_evidence(counts: Int[np.ndarray, "rows values"], alpha: float) -> float:
     """Give the evidence of a whole table in closed form, which the sequential updates must add up to.
 
     Σ_u ln Γ(Nα) − ln Γ(Nα + n_u) + Σ_v ln Γ(α + n_uv) − ln Γ(α); a row that was never visited adds exactly nothing.

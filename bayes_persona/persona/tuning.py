@@ -2,11 +2,12 @@
 
 The controls are actions, the qualities of the pictures are the state. A generation at a setting is an intervention, so
 nothing confounds what is learned of it. Every quality has a few knobs as its causes; which, is half known beforehand (a
-graph from knobs to qualities, edges certain, likely or forbidden) and learned from the generations, as C-PSRL does it.
+graph from knobs to qualities, edges certain, likely or forbidden) and learned from the generations, as C-PSRL does it;
+what the causes do is `responses`, for qualities are real numbers. Earlier subjects' generations are a prior of both.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -15,21 +16,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bayes_persona import loop, ranges
-from bayes_persona.cpsrl import agents, factors, structure
 from bayes_persona.cpsrl import graph as graphs
-from bayes_persona.cpsrl.compiled import candidates, sizes
 from bayes_persona.cpsrl.env import FactoredSpec
 from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
 from bayes_persona.named import fingerprint
 from bayes_persona.persona import causes as causing
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona.generations import Made
+from bayes_persona.persona.responses import Responses, Scales, Seen
 from bayes_persona.persona.session import QUALITIES, Generates, Quality, Recorded, load, utility
-from bayes_persona.types import Info, Kernel
+from bayes_persona.seeds import child
+from bayes_persona.types import Info
 
 with needs_extra("jax"):
     import gymnasium
-    import jax
     from gymnasium.spaces import Discrete, MultiDiscrete
 
 
@@ -48,20 +48,13 @@ class Config:
 
     budget: int = 20
     """Generations in all."""
-    horizon: int = 1
-    """Generations of an episode: the agent learns after each episode, and plans for the next."""
-    alpha: float = 0.1
-    """How many times each level of a quality was seen before the data, for each setting of its causes."""
-    max_parents: int = 2
+    max_parents: int = 3
     """Knobs that may cause one quality, at most."""
-    trust: float = 144.0
-    """Generations that those of earlier subjects, all together, are worth at most; one is never worth more than one."""
+    scales: Scales = field(default_factory=Scales)
+    """How far qualities move, in common and from subject to subject."""
 
     def __post_init__(self):
-        ranges.at_least(self, 1, "budget", "horizon", "max_parents")
-        ranges.positive(self, "alpha", "trust")
-        if self.budget % self.horizon:
-            raise ConfigError(f"budget: expected whole episodes of {self.horizon}, got {self.budget}")
+        ranges.at_least(self, 1, "budget", "max_parents")
 
 
 class Tuning(gymnasium.Env[np.ndarray, Any]):
@@ -147,10 +140,15 @@ class Tuning(gymnasium.Env[np.ndarray, Any]):
         initial = np.eye(count)[0]
         return FactoredSpec(states, actions, rewards, np.zeros((1, count), bool), initial, tuple(laws))
 
-    def _rewards(self) -> Float[np.ndarray, "1 s"]:
+    @property
+    def weights(self) -> Float[np.ndarray, " qualities"]:
+        """What each quality's share counts in the utility."""
         weights = np.array([one.weight for one in self.qualities])
+        return weights / weights.sum()
+
+    def _rewards(self) -> Float[np.ndarray, "1 s"]:
         shares = np.meshgrid(*(one.shares for one in self.qualities), indexing="ij")
-        return np.tensordot(weights / weights.sum(), np.stack(shares), axes=1).reshape(1, -1)
+        return np.tensordot(self.weights, np.stack(shares), axes=1).reshape(1, -1)
 
     def _laws(self) -> list[Float[np.ndarray, "settings levels"]]:
         every = turning.settings(self.session.knobs)
@@ -188,7 +186,7 @@ def tune(
     causes: nx.DiGraph | None = None,
     config: Config | None = None,
     *,
-    earlier: Sequence[Made] = (),
+    earlier: Sequence[Sequence[Made]] = (),
     seed: int = 0,
     folder: Any = None,
     title: str | None = None,
@@ -199,7 +197,7 @@ def tune(
         env: The environment; its history begins anew.
         causes: What is known of causes (`causes.beliefs`).
         config: How.
-        earlier: Generations of other subjects with the same knobs: a prior of what knobs do, and of causes.
+        earlier: The history of each earlier subject, with the same knobs: what they have in common is expected here.
         seed: Names the run.
         folder: Where every generation is kept; a run that was killed goes on from there. None keeps nothing.
         title: Name beside the progress bar; None shows none.
@@ -215,38 +213,55 @@ def tune(
     (2, True)
     """
     config = Config() if config is None else config
-    spec = env.fmdp_spec()
     knobs = env.session.knobs
-    most = min(config.max_parents, len(knobs))
-    known = causing.beliefs(knobs, env.qualities, causes)
-    prior = graphs.prior(spec, known, max_parents=most)
-    agent = agents.kernel(agents.Config(horizon=config.horizon, alpha=config.alpha), env, prior)
+    prior = graphs.prior(
+        env.fmdp_spec(), causing.beliefs(knobs, env.qualities, causes), max_parents=min(config.max_parents, len(knobs))
+    )
+    agent = _Agent(env, config, prior, seen(env, earlier))
     said = {
         "config": asdict(config),
         "knobs": turning.as_json(knobs),
         "qualities": [asdict(one) for one in env.qualities],
-        "causes": sorted([cause, effect, data.get("probability")] for cause, effect, data in known.edges(data=True)),
+        "prior": fingerprint({"members": prior.members, "log_prior": prior.log_prior, **agent.earlier._asdict()}),
     }
-    if earlier:
-        said["earlier"] = fingerprint(_arrays(earlier))
-    before = _informed(prior, env, earlier, config) if earlier else None
     run, _ = loop.run(
-        _Remembering(agent, env, config, before), steps=config.budget // config.horizon, seed=seed,
-        folder=folder, config=said, title=title, checkpoint_every=1,
-    )  # fmt: skip
-    state, history = run["agent"], run["history"].told(env)
+        agent, steps=config.budget, seed=seed, folder=folder, config=said, title=title, checkpoint_every=1
+    )
+    history = run.told(env)
     env.history[:] = history
-    worth = expected(prior, state, config.alpha)
+    told = agent.believed(history)
+    worth = told.expected() @ env.weights
     best = int(worth.argmax())
     places = tuple(int(k) for k in np.unravel_index(best, [len(knob.values) for knob in knobs]))
-    edges = structure.edge_marginals(prior, state)
-    shown = nx.DiGraph()
-    shown.add_edges_from(
-        (cause, effect.removesuffix("'"), data)
-        for cause, effect, data in edges.edges(data=True)
-        if cause in {knob.name for knob in knobs}
-    )
-    return Tuned(places, turning.described(knobs, places), float(worth[best]), history, shown)
+    edges = nx.DiGraph()
+    for quality, row in zip(env.qualities, told.marginals.tolist(), strict=True):
+        edges.add_edges_from((knob.name, quality.name, {"probability": p}) for knob, p in zip(knobs, row, strict=True))
+    expected = float(np.clip(worth[best], 0.0, 1.0))
+    return Tuned(places, turning.described(knobs, places), expected, history, edges)
+
+
+def seen(env: Tuning, subjects: Sequence[Sequence[Made]]) -> Seen:
+    """Give generations of earlier subjects as `Responses` takes them.
+
+    Raises:
+        MismatchError: If they have places or qualities that there are not.
+
+    >>> seen(Tuning(), [[Made((0, 0, 0, 0, 1), {"identity": 1.0, "prompt": 0.8, "context": 0.85}, 0.6)]])
+    Seen(settings=array([1]), subjects=array([1]), shares=array([[1. , 0.5, 0. ]]))
+    """
+    sizes = [len(knob.values) for knob in env.session.knobs]
+    numbered = [(number, made) for number, history in enumerate(subjects, start=1) for made in history]
+    for _, made in numbered:
+        if strange := sorted({one.name for one in env.qualities} - set(made.values)):
+            raise MismatchError(f"earlier: expected generations with {strange[0]}, got {', '.join(made.values)}")
+        if len(made.places) != len(sizes) or not all(0 <= k < n for k, n in zip(made.places, sizes, strict=True)):
+            raise MismatchError(f"earlier: expected one place of each of {sizes}, got {made.places}")
+    if not numbered:
+        return Seen.nothing(len(env.qualities))
+    places = np.array([made.places for _, made in numbered])
+    shares = np.array([[one.share(made.values[one.name]) for one in env.qualities] for _, made in numbered])
+    settings = np.asarray(np.ravel_multi_index(tuple(places.T), sizes))
+    return Seen(settings, np.array([number for number, _ in numbered]), shares)
 
 
 class _History(NamedTuple):
@@ -268,70 +283,42 @@ class _History(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Remembering:
-    """An agent that keeps, beside what it learned, what it was told: a run that goes on has its whole history."""
+class _Agent:
+    """C-PSRL, an episode being one generation: draw causes and responses, and make what is best in the draw.
 
-    agent: Kernel[structure.State, Any]
+    What it believes follows from what was made, so a run that goes on needs its history and nothing else.
+    """
+
     env: Tuning
     config: Config
-    before: structure.State | None = None
-    """What earlier subjects taught."""
+    prior: graphs.GraphPrior
+    earlier: Seen
 
-    def init(self, seed: int) -> dict[str, Any]:
+    def init(self, seed: int) -> _History:
         knobs, names, n = self.env.session.knobs, self.env.session.names, self.config.budget
-        blank = _History(np.zeros((n, len(knobs)), int), np.zeros((n, len(names))), np.zeros(n), np.array(0))
-        return {"agent": self.agent.init(seed) if self.before is None else self.before, "history": blank}
+        return _History(np.zeros((n, len(knobs)), int), np.zeros((n, len(names))), np.zeros(n), np.array(0))
 
-    def step(self, seed: int, state: dict[str, Any], batch: Any) -> tuple[dict[str, Any], Info]:
-        self.env.history.clear()
-        learned, info = self.agent.step(seed, state["agent"], batch)
-        history: _History = state["history"]
-        places, values, utilities = history.places.copy(), history.values.copy(), history.utilities.copy()
-        first, last = int(history.made), int(history.made) + len(self.env.history)
-        for row, made in zip(range(first, last), self.env.history, strict=True):
-            places[row], utilities[row] = made.places, made.utility
-            values[row] = [made.values[name] for name in self.env.session.names]
-        told = _History(places, values, utilities, np.array(last))
-        return {"agent": learned, "history": told}, {"utility": info["return"] / self.config.horizon}
+    def step(self, seed: int, state: _History, batch: Any) -> tuple[_History, Info]:
+        sizes = [len(knob.values) for knob in self.env.session.knobs]
+        drawn = self.believed(state.told(self.env)).sample(child(seed, "believed")) @ self.env.weights
+        self.env.reset(seed=child(seed, "generation"))
+        self.env.step(np.array(np.unravel_index(int(drawn.argmax()), sizes)))
+        made, at = self.env.history[-1], int(state.made)
+        places, values, utilities = state.places.copy(), state.values.copy(), state.utilities.copy()
+        places[at], utilities[at] = made.places, made.utility
+        values[at] = [made.values[name] for name in self.env.session.names]
+        return _History(places, values, utilities, np.array(at + 1)), {"utility": made.utility}
 
-
-def _informed(prior: graphs.GraphPrior, env: Tuning, earlier: Sequence[Made], config: Config) -> structure.State:
-    """Give what earlier subjects' generations say, each being worth a part of one of this subject's."""
-    if strange := sorted({one.name for one in env.qualities} - set(earlier[0].values)):
-        raise MismatchError(f"earlier: expected generations with {strange[0]}, got {', '.join(earlier[0].values)}")
-    places = np.array([made.places for made in earlier])
-    y = np.array([[one.level(made.values[one.name]) for one in env.qualities] for made in earlier])
-    x = np.concatenate([np.zeros_like(y), places], axis=1)  # the levels before are no causes
-    seen = structure.update(prior, structure.init(prior), x, y, config.alpha)
-    return structure.power_prior(prior, seen, min(1.0, config.trust / len(earlier)), config.alpha)
-
-
-def _arrays(made: Sequence[Made]) -> dict[str, np.ndarray]:
-    return {
-        "places": np.array([one.places for one in made]),
-        "values": np.array([list(one.values.values()) for one in made]),
-    }
-
-
-def expected(prior: graphs.GraphPrior, state: structure.State, alpha: float) -> Float[np.ndarray, " settings"]:
-    """Give the posterior expectation of the utility of every setting, over graphs and tables.
-
-    >>> env = Tuning()
-    >>> prior = graphs.prior(env.fmdp_spec(), causing.beliefs(env.session.knobs, env.qualities), max_parents=1)
-    >>> bool(np.allclose(expected(prior, structure.init(prior), 1.0), 0.5))  # nothing was seen
-    True
-    """
-    spec: Any = prior.spec
-    with jax.enable_x64(True):
-        laws = factors.mean(candidates(prior), sizes(prior), state, alpha)
-        laws = [np.asarray(law)[: spec.action_count] for law in laws]  # the state before is no cause
-    reward = spec.reward[0].reshape(list(spec.states.values()))
-    out = np.zeros(spec.action_count)
-    for number, law in enumerate(laws):  # the utility is a sum over qualities
-        others = tuple(axis for axis in range(reward.ndim) if axis != number)
-        share = reward.mean(axis=others)
-        out += law @ (share - reward.mean())
-    return out + reward.mean()
+    def believed(self, history: Sequence[Made]) -> Responses:
+        own, before = seen(self.env, [history]), self.earlier
+        both = Seen(
+            np.concatenate([before.settings, own.settings]),
+            np.concatenate([before.subjects, np.zeros_like(own.subjects)]),
+            np.concatenate([before.shares, own.shares]),
+        )
+        knobs = self.env.session.knobs
+        members = self.prior.members[:, :, -len(knobs) :]  # the levels before are no causes
+        return Responses([len(knob.values) for knob in knobs], members, self.prior.log_prior, both, self.config.scales)
 
 
 def shipped() -> Recorded:

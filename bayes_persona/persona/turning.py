@@ -43,7 +43,7 @@ def turn(
     budget: int,
     *,
     guidance: Sequence[float] = GUIDANCE,
-    earlier: Sequence[Made] = (),
+    earlier: Sequence[Sequence[Made]] = (),
     seed: int = 0,
     folder: Path | None = None,
     title: str | None = None,
@@ -57,7 +57,7 @@ def turn(
         prompts: What is asked of them.
         budget: Generations.
         guidance: Places of guidance.
-        earlier: Generations of other subjects, with the same method and places of guidance.
+        earlier: The history of each earlier subject, with the same method and places of guidance.
         seed: Names the run.
         folder: Where every generation is kept; a run that was killed goes on from there. None keeps nothing.
         title: Name beside the progress bar; None shows none.
@@ -92,7 +92,7 @@ def turn(
     return Turned(found, *shown)
 
 
-def earlier(config: Config, adapter: Adapter) -> tuple[Made, ...]:
+def earlier(config: Config, adapter: Adapter) -> tuple[tuple[Made, ...], ...]:
     """Read what tuning taught of earlier subjects, from the folders that a command names.
 
     Raises:
@@ -107,11 +107,11 @@ def earlier(config: Config, adapter: Adapter) -> tuple[Made, ...]:
     bayes_persona.errors.RunError: nowhere/tuned.safetensors: there is no such file
     """
     turned = knobs.usual(adapter, _guidance(config))
-    return tuple(made for folder in config.earlier for made in generations.load(folder / TUNED, turned))
+    return tuple(generations.load(folder / TUNED, turned) for folder in config.earlier)
 
 
 def part(
-    config: Config, learned: Learned, console: Console, earlier: Sequence[Made] = ()
+    config: Config, learned: Learned, console: Console, earlier: Sequence[Sequence[Made]] = ()
 ) -> tuple[dict[str, Any], str]:
     """Tune as a command says, keep every generation in `tuned.safetensors`, and give what was found and a section.
 
@@ -119,7 +119,7 @@ def part(
         config: Of the command; `tune` generations are spent.
         learned: Who was learned.
         console: Where it is said.
-        earlier: Generations of other subjects (`earlier`).
+        earlier: The history of each earlier subject.
 
     >>> import tempfile
     >>> from bayes_persona.diffusion import generate

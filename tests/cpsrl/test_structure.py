@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpyro.distributions import DirichletMultinomial
 from scipy.special import gammaln
 
-from bayes_persona.cpsrl import compiled, graph, structure
+from bayes_persona.cpsrl import graph, structure
 from bayes_persona.cpsrl.env import FactoredSpec
-from bayes_persona.errors import ConfigError, MismatchError
+from bayes_persona.errors import MismatchError
 
 
 def blank(sizes, outputs):
@@ -109,43 +109,6 @@ def test_the_posterior_is_that_of_brute_force(seed):
         for i in range(4):
             share = sum(p for z, p in zip(sets, probs / probs.sum(), strict=True) if i in z)
             assert marginals["abcd"[i]][f"{'ab'[j]}'"]["probability"] == pytest.approx(share, abs=1e-10)
-
-
-def test_half_of_what_was_seen_twice_is_what_was_seen_once(spec):
-    prior = graph.empty(spec(0), max_parents=2)
-    x, y = random_moves(1, list(prior.spec.inputs.values()), 3, 20)
-    once = structure.update(prior, structure.init(prior), x, y, 0.5)
-    twice = structure.update(prior, once, x, y, 0.5)
-    for share, want in ((0.0, structure.init(prior)), (0.5, once), (1.0, twice)):
-        state = structure.power_prior(prior, twice, share, 0.5)
-        np.testing.assert_array_equal(state.counts, want.counts)
-        np.testing.assert_allclose(state.log_evidence, want.log_evidence, atol=1e-10)
-
-
-def test_moves_after_a_power_prior_are_predicted_by_it(spec):
-    prior = graph.empty(spec(0), max_parents=2)
-    sizes = list(prior.spec.inputs.values())
-    seen = structure.update(prior, structure.init(prior), *random_moves(1, sizes, 3, 20), 0.5)
-    before = structure.power_prior(prior, seen, 0.3, 0.5)
-    x, y = random_moves(2, sizes, 3, 4)
-    after = structure.update(prior, before, x, y, 0.5)
-    for j, values in enumerate(prior.spec.outputs.values()):
-        for c in np.flatnonzero(prior.log_prior[j] > -np.inf):
-            rows = slice(prior.starts[j, c], prior.starts[j, c] + prior.heights[j, c])
-            closed = structure.log_evidence(after.counts[rows, :values], 0.5)
-            assert after.log_evidence[j, c] == pytest.approx(closed, abs=1e-10)
-    with jax.enable_x64(True):
-        happened = np.ones(4, bool)
-        traced = compiled.learn(compiled.candidates(prior), compiled.sizes(prior), before, x, y, happened, 0.5)
-    np.testing.assert_allclose(traced.counts, after.counts, atol=1e-12)
-    np.testing.assert_allclose(traced.log_evidence, after.log_evidence, atol=1e-10)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, np.nan])
-def test_a_share_is_a_share(spec, share):
-    prior = graph.empty(spec(0), max_parents=1)
-    with pytest.raises(ConfigError, match="share: expected a number between 0 and 1"):
-        structure.power_prior(prior, structure.init(prior), share, 0.5)
 
 
 def test_moves_one_by_one_are_moves_all_at_once(spec):
