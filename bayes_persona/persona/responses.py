@@ -16,10 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from bayes_persona import ranges
+from bayes_persona.errors import needs_extra
 from bayes_persona.seeds import generator
+
+with needs_extra("jax"):
+    from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 
 @dataclass(frozen=True)
