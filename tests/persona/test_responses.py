@@ -71,17 +71,17 @@ def test_what_is_expected_is_the_mean_over_causes(seen, written_out):
 def test_draws_given_causes_have_their_mean_and_covariance(seen, written_out, number):
     _, means, spreads = written_out
     told = Responses(SIZES, MEMBERS[:, number : number + 1], np.zeros((2, 1)), seen, SCALES)
-    draws = np.stack([told.sample(seed) for seed in range(4000)])
+    draws = np.stack([told.sample(seed) for seed in range(1200)])
     for quality in range(2):
         error = draws[:, :, quality].mean(axis=0) - means[quality, number]
         assert np.abs(error / np.sqrt(np.diag(spreads[number]) / len(draws))).max() < 4.5
-        np.testing.assert_allclose(np.cov(draws[:, :, quality].T), spreads[number], atol=0.12 * spreads[number].max())
+        np.testing.assert_allclose(np.cov(draws[:, :, quality].T), spreads[number], atol=0.2 * spreads[number].max())
 
 
 def test_causes_are_drawn_as_often_as_they_are_probable():
     either = np.array([[[False], [True]]])
     told = Responses([2], either, np.log([[0.25, 0.75]]), Seen.nothing(1), Scales(causes=10.0, own_causes=10.0))
-    far = [np.ptp(told.sample(seed)) > 1 for seed in range(2000)]
+    far = [np.ptp(told.sample(seed)) > 1 for seed in range(1500)]
     assert np.mean(far) == pytest.approx(0.75 * 0.95, abs=0.04)  # of a table's two cells, 1 in 20 pairs is that near
 
 
