@@ -47,7 +47,7 @@ ANYONE = 32
 """Drawn pictures of other people of the kind, for the second pivot."""
 DRAW = Draw(particles=1, alpha=0.0, weights="even", steps=60, rows=4, rate=5e-3)
 SECOND = dual.Config(steps=40, rate=1e-3)
-"""Steps and rates of the pivots, chosen on a tuning identity with a guide of half the training; `rates` tries others."""
+"""Steps and rates of the pivots, chosen on a tuning identity with a half-trained guide; `rates` tries others."""
 SAMPLING = Sampling(steps=15, colour="none")
 """Colours are fixed afterwards, in several ways."""
 GRID = (1e-3, 5e-3, 2e-2)
