@@ -59,6 +59,8 @@ class Config:
     """Generations of a search."""
     seeds: int = 20
     """Searches of each kind on each person."""
+    searches: tuple[str, ...] = ()
+    """Kinds of searches, as `SEARCHES` has them; left out, all. Rows are written of those, and the others' kept."""
 
 
 def knobs() -> tuple[Knob, ...]:
@@ -99,6 +101,10 @@ def with_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
 
 def without_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
     return tuning.tune(env, nx.DiGraph(), tuning.Config(budget), earlier=earlier(), seed=seed).places
+
+
+def alone_without_graph(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
+    return tuning.tune(env, nx.DiGraph(), tuning.Config(budget), seed=seed).places
 
 
 def alone(env: tuning.Tuning, budget: int, seed: int) -> tuple[int, ...]:
@@ -171,6 +177,7 @@ SEARCHES: dict[str, Callable[[tuning.Tuning, int, int], tuple[int, ...]]] = {
     "c_psrl": with_graph,
     "c_psrl_without_graph": without_graph,
     "c_psrl_alone": alone,
+    "c_psrl_alone_without_graph": alone_without_graph,
     "flat_psrl": flat_psrl,
     "random": random,
     "tpe": tpe,
@@ -179,22 +186,29 @@ SEARCHES: dict[str, Callable[[tuning.Tuning, int, int], tuple[int, ...]]] = {
     "tpe_told": tpe_told,
 }
 """How each finds a setting; those that learn no model give the best generation's. C-PSRL knows what was recorded of
-tuning people, but for `c_psrl_alone`; those that were told begin with the setting that was best for these."""
+tuning people, unless it is `alone`; those that were told begin with the setting that was best for these."""
+
+
+OURS = {"c_psrl": ("tuning", "C-PSRL"), "c_psrl_alone": ("tuning_alone", "C-PSRL that knows of nobody else")}
+"""What others are compared with."""
 
 
 def compare(config: Config) -> list[Row]:
     """Let all searches act in all recordings."""
     started, command = time.perf_counter(), "python -m benchmarks.tuning --only compare"
-    found: dict[str, list[float]] = {name: [] for name in (*SEARCHES, "best", "as_it_was")}
+    names = config.searches or tuple(SEARCHES)
+    found: dict[str, list[float]] = {name: [] for name in (*names, "best", "as_it_was")}
     with bar("searches", total=config.identities * config.seeds) as advance:
         for k in range(config.identities):
             world_ = sessions.load(RUNS / f"{subjects.REPORT}-{k}.safetensors")
             truth = np.array([utility(QUALITIES, dict(zip(world_.names, one, strict=True))) for one in world_.mean])
             sizes = [len(knob.values) for knob in world_.knobs]
-            own: dict[str, list[float]] = {name: [] for name in SEARCHES}
+            own: dict[str, list[float]] = {name: [] for name in names}
             for seed in range(config.seeds):
-                for name, search in SEARCHES.items():
-                    places = search(tuning.Tuning(world_), config.budget, child(subjects.REPORT, "search", k, seed))
+                for name in names:
+                    places = SEARCHES[name](
+                        tuning.Tuning(world_), config.budget, child(subjects.REPORT, "search", k, seed)
+                    )
                     own[name].append(truth[np.ravel_multi_index(places, sizes)])
                 advance()
             for name, values in own.items():
@@ -205,12 +219,13 @@ def compare(config: Config) -> list[Row]:
     rest = {"command": command, "seconds": time.perf_counter() - started}
     unit = f"utility of the setting found with {config.budget} generations, mean of {config.seeds} searches a person"
     rows = [row(f"persona.tuning.{name}", values, unit, **rest) for name, values in found.items()]
-    for name in SEARCHES:
-        if name == "c_psrl":
-            continue
-        short = "no_graph" if name == "c_psrl_without_graph" else name
-        gain = np.array(found["c_psrl"]) - np.array(found[name])
-        rows.append(row(f"persona.tuning_gain_over_{short}", gain, "utility, C-PSRL less the other, paired", **rest))
+    for ours, (label, said) in OURS.items():
+        for name in sorted(set(names) - {ours}) if ours in names else ():
+            short = "no_graph" if name == f"{ours}_without_graph" else name
+            gain = np.array(found[ours]) - np.array(found[name])
+            rows.append(
+                row(f"persona.{label}_gain_over_{short}", gain, f"utility, {said} less the other, paired", **rest)
+            )
     return rows
 
 
