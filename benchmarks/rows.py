@@ -76,6 +76,7 @@ HEADLINES = {
     "persona.epistemic_spearman": "Spearman of the members' variance and the true error",
     "persona.tuning_gain_over_random": "tuning with 20 generations, utility: C-PSRL less random search",
     "persona.tuning_gain_over_tpe": "the same: less Optuna's TPE",
+    "persona.tuning_gain_over_tpe_told": "the same: less TPE that begins where earlier subjects did best",
     "persona.gating_context_reduction": "change of other people's pictures that chosen gates take away",
     "peers.transfer.nll.nptl_minus_posteriors_sghmc": "beside peers, digits: NPTL's NLL less that of posteriors' SGHMC",
     "peers.speed.nptl_over_torch_uncertainty_ensemble": "the same: seconds of 10 / of torch-uncertainty's ensemble",
