@@ -39,7 +39,7 @@ from bayes_persona.errors import ConfigError, DataError, MismatchError, MissingE
 from bayes_persona.files import load_arrays, load_json, save_arrays, save_json
 from bayes_persona.nptl.learner_torch import Config as Fit
 from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.persona import session, tuning
+from bayes_persona.persona import generations, session, tuning
 from bayes_persona.posterior import Posterior
 from bayes_persona.rl.config import Config as RlConfig
 from bayes_persona.seeds import child, generator
@@ -172,9 +172,17 @@ def _oracles(folder: Path) -> None:
     shutil.copy(oracles.SHIPPED / oracles.WEIGHTS, folder)
 
 
+KNOBS = (session.Knob("guidance", (1.0, 3.0)), session.Knob("mid", (0.0, 1.0), ("mid.key",)))
+
+
+def _generations(folder: Path) -> None:
+    made = [generations.Made((k, 1 - k), {"identity": 0.5 + 0.1 * k, "prompt": 1.0}, 0.7) for k in range(2)]
+    generations.save(folder / "tuned.safetensors", KNOBS, made)
+
+
 def _knobs(folder: Path) -> None:
     found = session.Recorded(
-        (session.Knob("guidance", (1.0, 3.0)), session.Knob("mid", (0.0, 1.0), ("mid.key",))),
+        KNOBS,
         ("identity", "prompt"),
         np.random.default_rng(0).random((4, 2, 2)),
     )
@@ -211,6 +219,7 @@ TARGETS = (
     Target("tuning run", tunes, tunes, TENSORS | TEXTS | {"**/*.jsonl": lines}, 0.2),
     Target("predictor", _predictor, lambda f: nptl.Predictor.load(f, _learner()), TENSORS | TEXTS),
     Target("personalization", _personalization, _one("*.safetensors", partial(adapter.load, base="a")), TENSORS, 2),
+    Target("generations", _generations, _one("*.safetensors", partial(generations.load, knobs=KNOBS)), TENSORS),
     Target("session", _knobs, _one("*.safetensors", session.load), TENSORS, 2),
     Target("covariance", _covariance, _one("*.safetensors", covariance.load), TENSORS),
     Target("mixture", _mixture, _one("*.safetensors", mixture.load), TENSORS),

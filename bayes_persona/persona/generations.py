@@ -8,6 +8,7 @@ import numpy as np
 
 from bayes_persona.errors import DataError, MismatchError
 from bayes_persona.files import load_arrays, save_arrays, understood
+from bayes_persona.named import require_finite
 from bayes_persona.persona import knobs as turning
 from bayes_persona.persona.knobs import Knob
 from bayes_persona.persona.session import QUALITIES, Quality, Recorded, utility
@@ -79,7 +80,7 @@ def load(path: str | Path, knobs: Sequence[Knob]) -> tuple[Made, ...]:
 
     Raises:
         RunError: If the file is absent or damaged.
-        DataError: If it holds something else.
+        DataError: If it holds something else, or NaN.
         MismatchError: If other knobs were turned, or the same to other places.
 
     >>> load("nowhere.safetensors", [Knob("guidance", (1.0, 3.0))])
@@ -88,18 +89,19 @@ def load(path: str | Path, knobs: Sequence[Knob]) -> tuple[Made, ...]:
     bayes_persona.errors.RunError: nowhere.safetensors: there is no such file
     """
     arrays, about = load_arrays(path)
-    if set(arrays) != {"places", "values", "utility"} or "knobs" not in about:
+    shapes = {name: (array.ndim, array.dtype.kind) for name, array in arrays.items()}
+    if shapes != {"places": (2, "i"), "values": (2, "f"), "utility": (1, "f")} or "knobs" not in about:
         raise DataError(f"{path}: holds no generations; tuning writes them (personalize --tune)")
     with understood(path, "generations"):
-        found = [Knob(one["name"], tuple(one["values"]), tuple(one["gates"])) for one in about["knobs"]]
         columns = (arrays[name].tolist() for name in ("places", "values", "utility"))
         made = tuple(
             Made(tuple(places), dict(zip(about["names"], values, strict=True)), worth)
             for places, values, worth in zip(*columns, strict=True)
         )
-    if found != list(knobs):
-        have, want = ({one.name: one.values for one in them} for them in (found, knobs))
-        raise MismatchError(f"{path}: expected generations of {want}, got {have}; give those of one method and model")
+    require_finite({name: arrays[name] for name in ("values", "utility")}, str(path))
+    if about["knobs"] != turning.as_json(knobs):
+        want = {knob.name: knob.values for knob in knobs}
+        raise MismatchError(f"{path}: expected generations of {want}, got others; give those of one method and model")
     if bad := [one.places for one in made if not _there(one.places, knobs)]:
         raise DataError(
             f"{path}: {bad[0]} are no places of {', '.join(knob.name for knob in knobs)}; the file is damaged"

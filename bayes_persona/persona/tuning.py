@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from bayes_persona import loop, ranges
 from bayes_persona.cpsrl import graph as graphs
 from bayes_persona.cpsrl.env import FactoredSpec
-from bayes_persona.errors import ConfigError, DataError, MismatchError, needs_extra
+from bayes_persona.errors import ConfigError, DataError, MismatchError, RunError, needs_extra
 from bayes_persona.named import fingerprint
 from bayes_persona.persona import causes as causing
 from bayes_persona.persona import knobs as turning
@@ -244,6 +244,7 @@ def seen(env: Tuning, subjects: Sequence[Sequence[Made]]) -> Seen:
     """Give generations of earlier subjects as `Responses` takes them.
 
     Raises:
+        DataError: If a quality is NaN.
         MismatchError: If they have places or qualities that there are not.
 
     >>> seen(Tuning(), [[Made((0, 0, 0, 0, 1), {"identity": 1.0, "prompt": 0.8, "context": 0.85}, 0.6)]])
@@ -260,6 +261,8 @@ def seen(env: Tuning, subjects: Sequence[Sequence[Made]]) -> Seen:
         return Seen.nothing(len(env.qualities))
     places = np.array([made.places for _, made in numbered])
     shares = np.array([[one.share(made.values[one.name]) for one in env.qualities] for _, made in numbered])
+    if not np.isfinite(shares).all():
+        raise DataError("earlier: qualities are NaN; leave out the subject whose generations they are")
     settings = np.asarray(np.ravel_multi_index(tuple(places.T), sizes))
     return Seen(settings, np.array([number for number, _ in numbered]), shares)
 
@@ -272,12 +275,19 @@ class _History(NamedTuple):
     utilities: Float[np.ndarray, " budget"]
     made: Int[np.ndarray, ""]
 
+    @property
+    def number(self) -> int:
+        """How many were made; a file may say anything."""
+        if self.made.dtype.kind != "i" or not 0 <= self.made <= len(self.utilities):
+            raise RunError(f"tuning: its state says that {self.made} generations were made; begin anew elsewhere")
+        return int(self.made)
+
     def told(self, env: Tuning) -> tuple[Made, ...]:
         names = env.session.names
         return tuple(
             Made(tuple(places), dict(zip(names, values, strict=True)), worth)
             for places, values, worth in zip(
-                *(part[: int(self.made)].tolist() for part in (self.places, self.values, self.utilities)), strict=True
+                *(part[: self.number].tolist() for part in (self.places, self.values, self.utilities)), strict=True
             )
         )
 
@@ -303,7 +313,9 @@ class _Agent:
         drawn = self.believed(state.told(self.env)).sample(child(seed, "believed")) @ self.env.weights
         self.env.reset(seed=child(seed, "generation"))
         self.env.step(np.array(np.unravel_index(int(drawn.argmax()), sizes)))
-        made, at = self.env.history[-1], int(state.made)
+        made, at = self.env.history[-1], state.number
+        if at == self.config.budget:
+            raise RunError("tuning: its state says that all generations were made; begin anew elsewhere")
         places, values, utilities = state.places.copy(), state.values.copy(), state.utilities.copy()
         places[at], utilities[at] = made.places, made.utility
         values[at] = [made.values[name] for name in self.env.session.names]
