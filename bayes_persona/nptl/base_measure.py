@@ -15,7 +15,8 @@ from jaxtyping import Float
 from bayes_persona.errors import ConfigError, DataError, MismatchError
 from bayes_persona.nptl import likelihood as likelihoods
 from bayes_persona.nptl.data import subset, take
-from bayes_persona.nptl.likelihood import Likelihood, fit_head
+from bayes_persona.nptl.head import Head, choose_penalty, fit_head
+from bayes_persona.nptl.likelihood import Likelihood
 from bayes_persona.seeds import generator
 from bayes_persona.types import Data, Learner, Params
 
@@ -65,7 +66,7 @@ class ProbedLearner(Learner, Protocol):
 
 
 def linear_probe(
-    learner: ProbedLearner, data: Data, *, penalty: float = 1e-2, folds: int = 0, seed: int = 0
+    learner: ProbedLearner, data: Data, *, penalty: float | None = None, folds: int = 0, seed: int = 0
 ) -> BaseMeasure:
     """Fit the head alone on the downstream labels, and take its predictions as the prior.
 
@@ -74,7 +75,9 @@ def linear_probe(
     Args:
         learner: Holds the pretrained params; only its features are used.
         data: The downstream examples.
-        penalty: λ in (1/n) Σ ℓ + (λ/2)‖W‖², on features standardised over the data; the bias is free.
+        penalty: λ in (1/n) Σ ℓ + (λ/2)‖W‖², on features standardised over the data; the bias is free. None chooses it
+            by the loss of examples held out (`nptl.head.choose_penalty`): how much a few examples say depends on the
+            features, and a probe that is too sure of itself is a bad prior and a bad start.
         folds: Cross-fit: take each example's belief from a probe fitted without its fold. 0 uses the one probe of all
             examples, as the paper does. Draws start from that one in either case.
         seed: Names the folds.
@@ -90,7 +93,7 @@ def linear_probe(
     >>> linear_probe(TorchLearner(nn.Linear(1, 2)), data).labels.argmax(axis=1).tolist()
     [0, 1]
     """
-    if not penalty > 0:
+    if penalty is not None and not penalty > 0:
         raise ConfigError(f"penalty: expected more than 0, got {penalty}")
     if folds and not 2 <= folds <= len(data.y):
         raise ConfigError(f"folds: expected 0, or 2 to {len(data.y)} (the number of examples), got {folds}")
@@ -98,13 +101,17 @@ def linear_probe(
     if not np.isfinite(features).all():
         raise DataError("x: the pretrained net gives NaN or infinite features; are x scaled as in pretraining?")
     targets, likelihood = data._replace(x=features), learner.likelihood
-    weight, bias = fit_head(features, targets, penalty, likelihood)
+
+    def fitted(seen: Data) -> Head:
+        chosen = choose_penalty(seen.x, seen, likelihood, seed=seed) if penalty is None else penalty
+        return fit_head(seen.x, seen, chosen, likelihood)
+
+    weight, bias = fitted(targets)
     params = learner.with_head(learner.params, weight, bias)
     outputs = features @ weight.T + bias
     fold = generator(seed, "folds").permutation(np.arange(len(features)) % max(folds, 1))
     for held in range(folds):
-        seen = subset(targets, fold != held)
-        weight, bias = fit_head(seen.x, seen, penalty, likelihood)
+        weight, bias = fitted(subset(targets, fold != held))  # its penalty too knows nothing of what is held out
         outputs[fold == held] = features[fold == held] @ weight.T + bias
     believed = likelihoods.mean(outputs, likelihood)
     if likelihood == "gaussian":

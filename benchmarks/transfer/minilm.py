@@ -13,7 +13,7 @@ from torch import nn
 
 from bayes_persona.errors import MissingExtraError
 
-WORDS = 48
+WORDS = 32
 """Tokens of a sentence that are read, at most."""
 
 

@@ -1,7 +1,8 @@
 """Transfer to real targets: `python -m benchmarks.transfer.run --data FOLDER [--only cifar characters …]`.
 
 Every method starts from the same probe, takes as many steps, and has its settings chosen from equally many, on examples
-that no reported number comes from. A user's own pictures and net: `--images FOLDER --net PATH`.
+that no reported number comes from. A user's own pictures and net: `--images FOLDER --net PATH`. Settings and scores are
+kept in `runs/kept` as they are found: a run that was stopped goes on where it was.
 """
 
 import time
@@ -16,7 +17,8 @@ import tyro
 
 from bayes_persona import metrics, nptl
 from bayes_persona.bma import average, predictions
-from bayes_persona.files import load_json, save_json
+from bayes_persona.errors import DataError
+from bayes_persona.files import load_json
 from bayes_persona.nptl.learner_torch import Config as Fit
 from bayes_persona.nptl.learner_torch import TorchLearner
 from bayes_persona.nptl.references.dropout import MCDropout
@@ -27,6 +29,7 @@ from bayes_persona.nptl.temperature import fit_temperature, tempered
 from bayes_persona.posterior import Posterior
 from bayes_persona.progress import bar
 from bayes_persona.seeds import child
+from benchmarks.kept import kept
 from benchmarks.rows import HERE, Row, row, save
 from benchmarks.transfer import targets
 from benchmarks.transfer.targets import Split, Target
@@ -46,8 +49,10 @@ class Config:
     """Members of every posterior."""
     seeds: int = 5
     """Splits that are reported."""
-    steps: int = 100
-    """Gradient steps of one fit."""
+    steps: int | None = None
+    """Gradient steps of one fit, of every method; None takes the target's own number."""
+    sought: int = 3
+    """Members of the posteriors that settings are chosen with, at most."""
     images: Path | None = None
     """Pictures of your own, a folder a class, in place of the targets."""
     net: str = ""
@@ -56,21 +61,24 @@ class Config:
     """Examples of each class, for `images`."""
 
 
-LR = (0.003, 0.01, 0.03, 0.1)
-GRIDS: Mapping[str, Mapping[str, tuple[float, ...] | tuple[str, ...]]] = {
-    # eight settings each; what a method has besides its rate is what its paper tunes
-    "fine-tuning": {"lr": LR, "weight_decay": (0.0, 1e-3)},
-    "L2-SP": {"lr": LR, "anchor": (1e-3, 1e-2)},
-    "deep ensemble": {"lr": LR, "weight_decay": (0.0, 1e-3)},
-    "multi-start": {"lr": LR, "weight_decay": (0.0, 1e-3)},
-    "MC dropout": {"lr": LR, "rate": (0.1, 0.3)},
-    "SWAG": {"lr": LR, "rate": (0.5, 1.0)},
-    "SGHMC": {"rate": (0.003, 0.01, 0.03, 0.1), "prior_sd": (0.1, 1.0)},
-    "last-layer Laplace": {"lr": (0.01, 0.03), "prior_precision": (10.0, 100.0, 1000.0, 10000.0)},
-    # with random heads, which the tuning parts of both picture targets had preferred to the probe's
-    "distillation ensemble": {"lr": LR, "rho": (1.0, 10.0)},
-    "NPTL": {"lr": LR, "rho": (1.0, 10.0)},
-    "Bayesian bootstrap": {"lr": LR, "weight_decay": (0.0, 1e-3)},
+LR = (0.002, 0.004, 0.008, 0.015, 0.03)
+DECAY = {"lr": LR, "weight_decay": (0.0, 1e-3, 1e-2)}
+PRIOR = {"lr": LR, "prior": ((1.0, None), (10.0, 0.01), (30.0, 0.01))}
+"""Strength and penalty (None: chosen) of a base measure. A first look at the tuning parts had ρ from 1 to 30 level, and
+random heads ahead of the probe's: their average is less sure than they are, and wants labels that are surer."""
+GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    # fifteen settings each; what a method has besides its rate is what its paper tunes
+    "fine-tuning": DECAY,
+    "L2-SP": {"lr": LR, "anchor": (1e-3, 1e-2, 1e-1)},
+    "deep ensemble": DECAY,
+    "multi-start": DECAY,
+    "MC dropout": {"lr": LR, "rate": (0.1, 0.3, 0.5)},
+    "SWAG": {"lr": LR, "rate": (0.3, 0.5, 1.0)},
+    "SGHMC": {"rate": LR, "prior_sd": (0.1, 0.3, 1.0)},
+    "last-layer Laplace": {"lr": LR[1:4], "prior_precision": (1.0, 10.0, 100.0, 1000.0, 10000.0)},
+    "distillation ensemble": PRIOR,
+    "NPTL": PRIOR,
+    "Bayesian bootstrap": DECAY,
 }
 DESCENT = ("lr", "weight_decay", "anchor")
 """Settings that are the learner's and not the method's."""
@@ -78,9 +86,9 @@ COMPARED = ("nll", "tempered_nll", "accuracy", "ece")
 SCORES = {"accuracy": metrics.accuracy, "nll": metrics.nll, "ece": metrics.ece, "brier": metrics.brier}
 
 
-def method(name: str, config: Config, settings: Mapping[str, Any]) -> nptl.Method:
+def method(name: str, particles: int, steps: int, settings: Mapping[str, Any]) -> nptl.Method:
     """Make a method by its word."""
-    own: dict[str, Any] = {key: value for key, value in settings.items() if key not in DESCENT}
+    own: dict[str, Any] = {key: value for key, value in settings.items() if key not in (*DESCENT, "prior")}
     makers: dict[str, Callable[..., nptl.Method]] = {
         "fine-tuning": nptl.MAP,
         "L2-SP": nptl.MAP,
@@ -95,15 +103,14 @@ def method(name: str, config: Config, settings: Mapping[str, Any]) -> nptl.Metho
         "Bayesian bootstrap": nptl.NPTL,
     }
     if name == "SGHMC":
-        own |= {"burn_in": config.steps, "every": max(1, config.steps // 10)}
+        own |= {"burn_in": steps, "every": max(1, steps // 10)}
     if name == "SWAG":
-        own |= {"snapshots": 20, "every": max(1, config.steps // 20)}
+        own |= {"snapshots": 20, "every": max(1, steps // 20)}
     if name == "Bayesian bootstrap":
         own |= {"rho": 0.0}
     if name in ("NPTL", "distillation ensemble"):
-        own |= {"heads": "random"}
-    particles = 1 if name in ("fine-tuning", "L2-SP") else config.particles
-    return makers[name](particles=particles, **own)
+        own |= {"rho": settings["prior"][0], "heads": "random"}
+    return makers[name](particles=1 if name in ("fine-tuning", "L2-SP") else particles, **own)
 
 
 def fitted(
@@ -111,56 +118,73 @@ def fitted(
 ) -> tuple[TorchLearner, Posterior, float]:
     """Give a learner, a method's posterior on a split, and the seconds that it took, the probe's included."""
     descent = {key: value for key, value in settings.items() if key in DESCENT}
-    started = time.perf_counter()
-    learner = TorchLearner(target.net(), replace(Fit(steps=config.steps, batch=50), **descent))
+    started, steps = time.perf_counter(), target.steps if config.steps is None else config.steps
+    learner = TorchLearner(target.net(), replace(Fit(steps=steps, batch=target.batch), **descent))
     data = nptl.classification(split.x, split.y, target.classes)
-    base = nptl.linear_probe(learner, data)
+    base = nptl.linear_probe(learner, data, penalty=settings.get("prior", (None, None))[1])
     if name == "linear probe":
         posterior = Posterior((base.params,))
     else:
-        posterior = method(name, config, settings).sample(learner, base, data, seed=seed)
+        posterior = method(name, config.particles, steps, settings).sample(learner, base, data, seed=seed)
     return learner, posterior, time.perf_counter() - started
 
 
-def tuned(
-    config: Config, target: Target, known: Mapping[str, tuple[dict[str, Any], float]]
-) -> dict[str, tuple[dict[str, Any], float]]:
-    """Choose the settings of every method that is not known, and a temperature, on two splits of the tuning part.
-
-    Two members say as much of a rate as ten; ensembles are chosen by the NLL of their model average.
-    """
-    few = replace(config, particles=min(2, config.particles))
+def tuned(config: Config, target: Target) -> dict[str, dict[str, Any]]:
+    """Choose every method's settings by the NLL of its model average, and its temperature, on two splits to tune on."""
+    few = replace(config, particles=min(config.sought, config.particles))
     splits = [target.split(child(0, "tuning", number), "tuning") for number in range(2)]
-    found: dict[str, tuple[dict[str, Any], float]] = dict(known)
-    grids = {name: grid for name, grid in GRIDS.items() if name not in known}
-    with bar(f"{target.name}: settings", total=sum(len(LR) * 2 for _ in grids)) as advance:
-        for name, grid in grids.items():
-            best = (np.inf, {}, 1.0)
-            for values in product(*grid.values()):
-                settings = dict(zip(grid, values, strict=True))
-                probs, labels = [], []
-                for number, split in enumerate(splits):
-                    learner, posterior, _ = fitted(name, few, settings, target, split, child(1, "tuning", number))
-                    probs.append(average(predictions(learner, posterior, split.x_test)))
-                    labels.append(split.y_test)
-                nll = float(np.mean([metrics.nll(p, y) for p, y in zip(probs, labels, strict=True)]))
-                if nll < best[0]:
-                    best = (nll, settings, fit_temperature(np.concatenate(probs), np.concatenate(labels)))
+    found = {}
+    with bar(f"{target.name}: settings", total=sum(len(_settings(grid)) for grid in GRIDS.values())) as advance:
+        for name, grid in GRIDS.items():
+            tried = []
+            for settings in _settings(grid):
+
+                def look(name: str = name, settings: dict[str, Any] = settings) -> dict[str, Any]:
+                    return _sought(name, few, settings, target, splits)
+
+                tried.append(settings | kept("transfer.tuned", [*_said(target, few), name, settings], look))
                 advance()
-            found[name] = best[1:]
-    found["linear probe"] = ({}, 1.0)
+            found[name] = min(tried, key=lambda one: one["nll"])
+    found["linear probe"] = {"temperature": 1.0}
     return found
 
 
-def measured(config: Config, target: Target, chosen: Mapping[str, tuple[dict[str, Any], float]]) -> dict[str, Any]:
+def _settings(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def _said(target: Target, config: Config) -> list[Any]:
+    return [target.name, target.classes, target.steps, target.batch, config.particles, config.steps]
+
+
+def _sought(
+    name: str, config: Config, settings: Mapping[str, Any], target: Target, splits: list[Split]
+) -> dict[str, float]:
+    probs, labels = [], []
+    for number, split in enumerate(splits):
+        try:
+            learner, posterior, _ = fitted(name, config, settings, target, split, child(1, "tuning", number))
+        except DataError:  # a rate at which it diverges is not chosen
+            return {"nll": float("inf"), "temperature": 1.0}
+        probs.append(average(predictions(learner, posterior, split.x_test)))
+        labels.append(split.y_test)
+    nll = float(np.mean([metrics.nll(p, y) for p, y in zip(probs, labels, strict=True)]))
+    return {"nll": nll, "temperature": fit_temperature(np.concatenate(probs), np.concatenate(labels))}
+
+
+def measured(config: Config, target: Target, chosen: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Give every score of every method on every reported split."""
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in chosen}
     with bar(f"{target.name}: splits", total=len(chosen) * config.seeds) as advance:
         for number in range(config.seeds):
             split = target.split(child(0, "split", number), "report")
-            for name, (settings, temperature) in chosen.items():
-                learner, posterior, seconds = fitted(name, config, settings, target, split, child(2, number))
-                judged = _judge(learner, posterior, split, temperature) | {"seconds": seconds}
+            for name, settings in chosen.items():
+
+                def look(name: str = name, settings: Any = settings, split: Split = split, seed: int = number):
+                    learner, posterior, seconds = fitted(name, config, settings, target, split, child(2, seed))
+                    return _judge(learner, posterior, split, settings["temperature"]) | {"seconds": seconds}
+
+                judged = kept("transfer.judged", [*_said(target, config), name, settings, number], look)
                 for score, value in judged.items():
                     scores[name].setdefault(score, []).append(value)
                 advance()
@@ -238,12 +262,7 @@ def main(config: Config) -> None:
         chosen = {name: makers[name] for name in config.only}
     for name, maker in chosen.items():
         started, target = time.perf_counter(), maker()
-        place = Path("runs") / "transfer" / f"{name}.json"
-        # choosing takes longer than measuring: keep what was chosen
-        known = {key: (value[0], value[1]) for key, value in (load_json(place) if place.exists() else {}).items()}
-        settings = tuned(config, target, known)
-        save_json(place, {key: list(value) for key, value in settings.items()})
-        scores = measured(config, target, settings)
+        scores = measured(config, target, tuned(config, target))
         save("transfer", rows(name, scores, time.perf_counter() - started))
     if {"cifar", "characters"} & set(chosen):
         save("nptl", verdict())

@@ -24,7 +24,8 @@ from benchmarks.transfer import minilm, mobilenet
 Part = Literal["report", "tuning"]
 SIZE, CUT = 96, 25
 """Pixels of MobileNet's pictures; its first layer that is fine-tuned."""
-JUDGED = 2000
+JUDGED, SENTENCES = 2000, 600
+"""Pictures that judge, at most, and sentences."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Target:
     net: Callable[[], nn.Module]
     """Makes the part of the net that is fine-tuned, with a fresh head."""
     split: Callable[[int, Part], Split]
+    steps: int = 100
+    """Gradient steps of one fit."""
+    batch: int = 50
+    """Examples a step."""
 
 
 def cifar(data: Path, shots: int = 50, corrupted: int = 0) -> Target:
@@ -103,17 +108,20 @@ def sentences(data: Path, shots: int = 100) -> Target:
     x, y = _sst2(data, "train")
     x_test, y_test = _sst2(data, "test")
     pools = _pools(y)
-    names = minilm.activations((data / "text" / "wiki_names_v2.txt").read_text(encoding="utf-8").split("\n")[:500])
-    judged = minilm.activations(x_test)
+    names = minilm.activations((data / "text" / "wiki_names_v2.txt").read_text(encoding="utf-8").split("\n")[:200])
+    some = generator(0, "judged").permutation(len(y_test))[:SENTENCES]
+    judged = minilm.activations([x_test[row] for row in some])
 
     def split(seed: int, part: Part) -> Split:
         learn, rest = _few(y, pools[part], 2, shots, seed)
         learned = minilm.activations([x[row] for row in learn])
         if part == "tuning":
-            return Split(learned, y[learn], minilm.activations([x[row] for row in rest[:1000]]), y[rest[:1000]], names)
-        return Split(learned, y[learn], judged, y_test, names)
+            rest = rest[: SENTENCES // 2]
+            return Split(learned, y[learn], minilm.activations([x[row] for row in rest]), y[rest], names)
+        return Split(learned, y[learn], judged, y_test[some], names)
 
-    return Target("sentences", 2, lambda: minilm.tail(2), split)
+    # thirty steps are three passes over two hundred sentences, each as costly as ten of MobileNet's
+    return Target("sentences", 2, lambda: minilm.tail(2), split, steps=30, batch=20)
 
 
 def folder(pictures: Path, net: str, shots: int) -> Target:

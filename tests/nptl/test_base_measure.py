@@ -8,8 +8,9 @@ from torch import nn
 
 from bayes_persona import ConfigError, Data, DataError, MismatchError
 from bayes_persona.nptl import classification, linear_probe, multilabel, regression, zero_shot
+from bayes_persona.nptl.head import fit_head
 from bayes_persona.nptl.learner_torch import TorchLearner
-from bayes_persona.nptl.likelihood import NOISE, fit_head
+from bayes_persona.nptl.likelihood import NOISE
 
 
 def digits(n=120, width=5, classes=3):
