@@ -8,9 +8,10 @@ kept in `runs/kept` as they are found: a run that was stopped goes on where it w
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -86,6 +87,16 @@ COMPARED = ("nll", "tempered_nll", "accuracy", "ece")
 SCORES = {"accuracy": metrics.accuracy, "nll": metrics.nll, "ece": metrics.ece, "brier": metrics.brier}
 
 
+class Chosen(NamedTuple):
+    """What the tuning part chose for a method."""
+
+    settings: dict[str, Any]
+    temperature: float
+    """Of its model average."""
+    nll: float
+    """On the tuning part."""
+
+
 def method(name: str, particles: int, steps: int, settings: Mapping[str, Any]) -> nptl.Method:
     """Make a method by its word."""
     own: dict[str, Any] = {key: value for key, value in settings.items() if key not in (*DESCENT, "prior")}
@@ -114,38 +125,62 @@ def method(name: str, particles: int, steps: int, settings: Mapping[str, Any]) -
 
 
 def fitted(
-    name: str, config: Config, settings: Mapping[str, Any], target: Target, split: Split, seed: int
+    name: str,
+    config: Config,
+    settings: Mapping[str, Any],
+    target: Target,
+    split: Split,
+    seed: int,
+    bases: dict[Any, nptl.BaseMeasure] | None = None,
 ) -> tuple[TorchLearner, Posterior, float]:
-    """Give a learner, a method's posterior on a split, and the seconds that it took, the probe's included."""
+    """Give a learner, a method's posterior on a split, and the seconds that it took, the probe's included.
+
+    Probes that were fitted on the split before are in `bases`, by their penalty.
+    """
     descent = {key: value for key, value in settings.items() if key in DESCENT}
     started, steps = time.perf_counter(), target.steps if config.steps is None else config.steps
     learner = TorchLearner(target.net(), replace(Fit(steps=steps, batch=target.batch), **descent))
     data = nptl.classification(split.x, split.y, target.classes)
-    base = nptl.linear_probe(learner, data, penalty=settings.get("prior", (None, None))[1])
+    penalty, known = settings.get("prior", (None, None))[1], {} if bases is None else bases
+    if penalty not in known:
+        known[penalty] = nptl.linear_probe(learner, data, penalty=penalty)
     if name == "linear probe":
-        posterior = Posterior((base.params,))
+        posterior = Posterior((known[penalty].params,))
     else:
-        posterior = method(name, config.particles, steps, settings).sample(learner, base, data, seed=seed)
+        drawn = method(name, config.particles, steps, settings)
+        posterior = drawn.sample(learner, known[penalty], data, seed=seed)
     return learner, posterior, time.perf_counter() - started
 
 
-def tuned(config: Config, target: Target) -> dict[str, dict[str, Any]]:
+def tuned(config: Config, target: Target) -> dict[str, Chosen]:
     """Choose every method's settings by the NLL of its model average, and its temperature, on two splits to tune on."""
     few = replace(config, particles=min(config.sought, config.particles))
     splits = [target.split(child(0, "tuning", number), "tuning") for number in range(2)]
+    bases: list[dict[Any, nptl.BaseMeasure]] = [{} for _ in splits]
+
+    def look(name: str, settings: dict[str, Any]) -> tuple[float, float]:
+        probs = []
+        for number, split in enumerate(splits):
+            seed = child(1, "tuning", number)
+            try:
+                learner, posterior, _ = fitted(name, few, settings, target, split, seed, bases[number])
+            except DataError:  # a rate at which it diverges is not chosen
+                return 1.0, float("inf")
+            probs.append(average(predictions(learner, posterior, split.x_test)))
+        labels = [split.y_test for split in splits]
+        nll = float(np.mean([metrics.nll(p, y) for p, y in zip(probs, labels, strict=True)]))
+        return fit_temperature(np.concatenate(probs), np.concatenate(labels)), nll
+
     found = {}
     with bar(f"{target.name}: settings", total=sum(len(_settings(grid)) for grid in GRIDS.values())) as advance:
         for name, grid in GRIDS.items():
             tried = []
             for settings in _settings(grid):
-
-                def look(name: str = name, settings: dict[str, Any] = settings) -> dict[str, Any]:
-                    return _sought(name, few, settings, target, splits)
-
-                tried.append(settings | kept("transfer.tuned", [*_said(target, few), name, settings], look))
+                said = [*_said(target, few), name, settings]
+                tried.append(Chosen(settings, *kept("transfer.tuned", said, partial(look, name, settings))))
                 advance()
-            found[name] = min(tried, key=lambda one: one["nll"])
-    found["linear probe"] = {"temperature": 1.0}
+            found[name] = min(tried, key=lambda one: one.nll)
+    found["linear probe"] = Chosen({}, 1.0, float("nan"))
     return found
 
 
@@ -157,34 +192,21 @@ def _said(target: Target, config: Config) -> list[Any]:
     return [target.name, target.classes, target.steps, target.batch, config.particles, config.steps]
 
 
-def _sought(
-    name: str, config: Config, settings: Mapping[str, Any], target: Target, splits: list[Split]
-) -> dict[str, float]:
-    probs, labels = [], []
-    for number, split in enumerate(splits):
-        try:
-            learner, posterior, _ = fitted(name, config, settings, target, split, child(1, "tuning", number))
-        except DataError:  # a rate at which it diverges is not chosen
-            return {"nll": float("inf"), "temperature": 1.0}
-        probs.append(average(predictions(learner, posterior, split.x_test)))
-        labels.append(split.y_test)
-    nll = float(np.mean([metrics.nll(p, y) for p, y in zip(probs, labels, strict=True)]))
-    return {"nll": nll, "temperature": fit_temperature(np.concatenate(probs), np.concatenate(labels))}
-
-
-def measured(config: Config, target: Target, chosen: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def measured(config: Config, target: Target, chosen: Mapping[str, Chosen]) -> dict[str, Any]:
     """Give every score of every method on every reported split."""
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in chosen}
+
+    def look(name: str, split: Split, number: int) -> dict[str, float]:
+        settings, temperature, _ = chosen[name]
+        learner, posterior, seconds = fitted(name, config, settings, target, split, child(2, number))
+        return _judge(learner, posterior, split, temperature) | {"seconds": seconds}
+
     with bar(f"{target.name}: splits", total=len(chosen) * config.seeds) as advance:
         for number in range(config.seeds):
             split = target.split(child(0, "split", number), "report")
-            for name, settings in chosen.items():
-
-                def look(name: str = name, settings: Any = settings, split: Split = split, seed: int = number):
-                    learner, posterior, seconds = fitted(name, config, settings, target, split, child(2, seed))
-                    return _judge(learner, posterior, split, settings["temperature"]) | {"seconds": seconds}
-
-                judged = kept("transfer.judged", [*_said(target, config), name, settings, number], look)
+            for name, choice in chosen.items():
+                said = [*_said(target, config), name, choice.settings, choice.temperature, number]
+                judged = kept("transfer.judged", said, partial(look, name, split, number))
                 for score, value in judged.items():
                     scores[name].setdefault(score, []).append(value)
                 advance()
