@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from bayes_persona.files import load_json, save_json, write
 from bayes_persona.metrics import mean_interval
+from benchmarks.compared import tables
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -89,6 +90,15 @@ HEADLINES = {
     "test.seconds": "`make test`, seconds",
 }
 """The rows that the README shows, and what they are."""
+COMPARED = {
+    "transfer": {
+        "cifar": "ImageNet's MobileNet, 50 pictures of each of CIFAR-10's classes",
+        "cifar.corrupted": "The same posteriors on corrupted pictures",
+        "characters": "ImageNet's MobileNet, 5 drawings of each of 50 handwritten letters",
+        "sentences": "MiniLM, 100 sentences of each sentiment (SST-2)",
+    }
+}
+"""Where methods are shown beside one another."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,7 @@ def _table() -> str:
         about = HERE / "notes" / f"{path.stem}.md"
         lines += [f"## {path.stem}", ""]
         lines += [about.read_text().strip(), ""] if about.exists() else []
+        lines += tables(path.stem, COMPARED.get(path.stem, {}), load_json(path))
         lines += [
             "| id | value | 95 % interval | n | unit | command | commit | machine | date |",
             "|---|---|---|---|---|---|---|---|---|",

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
 from bayes_persona import ConfigError, Data, DataError, MismatchError
-from bayes_persona.nptl import classification, linear_probe, multilabel, regression, zero_shot
-from bayes_persona.nptl.head import fit_head
+from bayes_persona.nptl import classification, linear_probe, regression, zero_shot
 from bayes_persona.nptl.learner_torch import TorchLearner
 from bayes_persona.nptl.likelihood import NOISE
 
@@ -17,37 +15,6 @@ def digits(n=120, width=5, classes=3):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, width)) * [1, 10, 0.1, 1, 1] + 3
     return x, (x[:, 0] - 3 + 0.1 * (x[:, 1] - 3) + rng.normal(size=n) > 0).astype(int) + (x[:, 3] > 3.5)
-
-
-def test_the_head_is_the_logistic_regression_of_scikit_learn():
-    x, y = digits()
-    penalty = 0.05
-    weight, bias = fit_head(x, Data(x, np.eye(3)[y], np.ones(len(y))), penalty)
-    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
-    reference = LogisticRegression(C=1 / (penalty * len(y)), tol=1e-8, max_iter=5000).fit(scaled, y)
-    ours = x @ weight.T + bias
-    theirs = reference.decision_function(scaled)
-    assert (
-        np.abs((ours - ours.mean(axis=1, keepdims=True)) - (theirs - theirs.mean(axis=1, keepdims=True))).max() < 1e-3
-    )
-
-
-def test_weights_count_like_repeated_examples():
-    x, y = digits(n=40)
-    repeats = np.arange(40) % 3
-    weighted = fit_head(x, Data(x, np.eye(3)[y], repeats.astype(float)), 0.05)
-    repeated_x, repeated_y = np.repeat(x, repeats, axis=0), np.repeat(y, repeats)
-    repeated = fit_head(repeated_x, Data(repeated_x, np.eye(3)[repeated_y], np.ones(len(repeated_y))), 0.05)
-    # The penalty is on standardised weights, and weights do not enter the standardisation: so compare loosely.
-    assert np.abs(weighted[0] - repeated[0]).max() < 0.15 * np.abs(repeated[0]).max()
-
-
-def test_a_feature_that_never_moves_gets_no_weight():
-    x, y = digits()
-    x[:, 2] = 7.0
-    weight, bias = fit_head(x, Data(x, np.eye(3)[y], np.ones(len(y))), 0.05)
-    assert np.abs(weight[:, 2]).max() < 1e-9
-    assert np.isfinite(bias).all()
 
 
 def test_the_base_measure_believes_what_the_probed_net_says():
@@ -73,23 +40,6 @@ def test_features_that_overflow_are_named():
     data = classification(np.full((2, 2), 1e3, np.float32), np.array([0, 1]), classes=2)
     with pytest.raises(DataError, match="NaN or infinite features"):
         linear_probe(TorchLearner(net, head="1"), data)
-
-
-def test_the_gaussian_head_is_the_ridge_regression_of_scikit_learn():
-    x, _ = digits()
-    targets = np.random.default_rng(1).normal(size=(120, 2)) + x[:, :1]
-    weight, bias = fit_head(x, regression(x, targets), 0.05, "gaussian")
-    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
-    reference = Ridge(alpha=0.05 * len(x)).fit(scaled, targets)
-    assert np.abs(x @ weight.T + bias - reference.predict(scaled)).max() < 1e-8
-
-
-def test_several_labels_are_as_many_logistic_regressions():
-    x, y = digits()
-    together = fit_head(x, multilabel(x, np.eye(3)[y]), 0.05, "bernoulli")
-    for label in range(3):
-        alone = fit_head(x, multilabel(x, np.eye(3)[y][:, [label]]), 0.05, "bernoulli")
-        assert np.abs(together[0][label] - alone[0][0]).max() < 1e-3
 
 
 def linear_net():
@@ -132,17 +82,3 @@ def test_the_prior_of_a_regression_believes_in_noise():
     base = linear_probe(learner, regression(x.astype(np.float32), y), penalty=1e-6)
     assert base.params[NOISE] == pytest.approx(0.09, rel=0.2)
     assert np.corrcoef(base.labels[:, 0], y)[0, 1] > 0.95
-
-
-def test_features_that_do_not_move_get_no_weight():
-    """A dead feature of 1e-31, or one that only rounding moves, would get a weight that no training survives."""
-    rng = np.random.default_rng(0)
-    useful = rng.normal(size=(40, 2))
-    dead = 1e-31 * rng.normal(size=(40, 1))
-    rounded = (1e3 + 5e-5 * rng.normal(size=(40, 1))).astype(np.float32).astype(float)
-    data = Data(None, np.eye(2)[(useful[:, 0] > 0).astype(int)], np.ones(40))
-    weight, bias = fit_head(np.hstack([useful, dead, rounded]), data, penalty=0.01)
-    alone = fit_head(useful, data, penalty=0.01)
-    np.testing.assert_allclose(weight[:, :2], alone[0], atol=1e-6)
-    np.testing.assert_allclose(bias, alone[1], atol=1e-6)
-    assert not weight[:, 2:].any()
