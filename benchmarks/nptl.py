@@ -45,10 +45,10 @@ class Config:
 def cost(config: Config) -> list[Row]:
     """Ten posterior samples over ten fine-tunings, in turns, so that a slow moment hits both."""
     command, rows = "python -m benchmarks.nptl --only cost", []
-    for name, repeats in (("small_cnn", REPEATS), ("resnet20", 3)):
+    for name in ("small_cnn", "resnet20"):
         started, (learner, data) = time.perf_counter(), _task(name, config.data)
         base = nptl.linear_probe(learner, data)
-        ratios = [_ten_over_ten(learner, base, data, seed) for seed in range(-1, repeats)][1:]  # one to warm up
+        ratios = [_ten_over_ten(learner, base, data, seed) for seed in range(-1, REPEATS)][1:]  # one to warm up
         seconds = time.perf_counter() - started
         unit = "NPTL K=10, probe included / 10 fine-tunings"
         rows.append(row(f"nptl.k10_cost_ratio.{name}", ratios, unit, command=command, seconds=seconds))

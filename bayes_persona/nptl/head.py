@@ -1,6 +1,6 @@
 """A linear head on features that stay: convex problems, solved to convergence, and how strongly to hold them back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ def fit_head(
     >>> bool(weight[1, 0] > weight[0, 0])
     True
     """
-    return _path(features, data, (penalty,), likelihood, EXACTLY)[0]
+    with _one_thread():
+        return next(_path(features, data, (penalty,), likelihood, EXACTLY))
 
 
 def choose_penalty(
@@ -57,26 +58,36 @@ def choose_penalty(
 ) -> float:
     """Choose how strongly a head is held back, by the loss of examples that it was not fitted on.
 
-    Folds have like shares of every class. An example whose class nobody else has says nothing of strengths, and does
-    not count; if there are fewer than two examples, or all are such, the middle of the grid is taken.
+    Strengths are tried from the strongest on, as long as the loss falls. Folds have like shares of every class. An
+    example whose class nobody else has says nothing of strengths, and does not count; if there are fewer than two
+    examples, or all are such, the middle of the grid is taken.
 
     >>> rng = np.random.default_rng(0)
     >>> noise, data = rng.normal(size=(60, 40)), Data(None, np.eye(2)[rng.integers(2, size=60)], np.ones(60))
     >>> choose_penalty(noise, data)  # features that tell nothing
-    3.0
+    1.0
     """
-    fold, losses = _stratified(data, folds, seed), np.zeros(len(grid))
-    for held in range(min(folds, len(fold))):
-        learn, judge = fold != held, fold == held
-        if not data.weights[learn].sum() > 0:
-            continue
-        seen = subset(data._replace(x=features), learn)
-        there = (seen.weights[:, None] * seen.y).sum(axis=0) > 0
-        met = there[data.y[judge].argmax(axis=1)] | (likelihood != "categorical")
-        for strength, (weight, bias) in enumerate(_path(seen.x, seen, grid, likelihood, ROUGHLY)):
-            expected = mean(features[judge] @ weight.T + bias, likelihood)
-            losses[strength] += (data.weights[judge] * _loss(expected, data.y[judge], likelihood))[met].sum()
-    return float(grid[int(losses.argmin())] if losses.any() else grid[len(grid) // 2])
+    fold, best, chosen = _stratified(data, folds, seed), np.inf, grid[len(grid) // 2]
+    with _one_thread():
+        judged = [_judged(features, data, fold == held, grid, likelihood) for held in range(min(folds, len(fold)))]
+        for penalty, losses in zip(grid, zip(*judged, strict=True), strict=False):
+            if not 0 < sum(losses) < best:
+                break
+            best, chosen = sum(losses), penalty
+    return float(chosen)
+
+
+def _judged(features, data: Data, held: np.ndarray, grid: Sequence[float], likelihood: Likelihood) -> Iterator[float]:
+    """Give the loss of held-out examples by heads that are fitted on the others, for every penalty."""
+    if not data.weights[~held].sum() > 0:
+        yield from (0.0 for _ in grid)
+        return
+    seen = subset(data._replace(x=features), ~held)
+    there = (seen.weights[:, None] * seen.y).sum(axis=0) > 0
+    met = there[data.y[held].argmax(axis=1)] | (likelihood != "categorical")
+    for weight, bias in _path(seen.x, seen, grid, likelihood, ROUGHLY):
+        expected = mean(features[held] @ weight.T + bias, likelihood)
+        yield float((data.weights[held] * _loss(expected, data.y[held], likelihood))[met].sum())
 
 
 def _stratified(data: Data, folds: int, seed: int) -> Int[np.ndarray, " n"]:
@@ -88,6 +99,11 @@ def _stratified(data: Data, folds: int, seed: int) -> Int[np.ndarray, " n"]:
     return fold
 
 
+def _one_thread() -> threadpool_limits:
+    """Hundreds of small products: waking a second thread for each takes eight times as long as they do."""
+    return threadpool_limits(1, user_api="blas")
+
+
 def _loss(expected: np.ndarray, y: np.ndarray, likelihood: Likelihood) -> Float[np.ndarray, " n"]:
     if likelihood == "gaussian":
         return 0.5 * ((y - expected) ** 2).sum(axis=1)
@@ -96,7 +112,7 @@ def _loss(expected: np.ndarray, y: np.ndarray, likelihood: Likelihood) -> Float[
 
 def _path(
     features: np.ndarray, data: Data, penalties: Sequence[float], likelihood: Likelihood, until: float
-) -> list[Head]:
+) -> Iterator[Head]:
     """Fit a head for every penalty, each from the one before."""
     centre, scale = features.mean(axis=0), features.std(axis=0)
     # A feature that never moves tells nothing. One that moves by what single precision cannot see would get a weight so
@@ -106,23 +122,22 @@ def _path(
     inputs = np.where(moves, features - centre, 0.0) / scale
     mass = data.weights[:, None] / data.weights.sum()
     solve = _least_squares if likelihood == "gaussian" else _logistic
-    # hundreds of small products: waking a second thread for each takes eight times as long as they do
-    with threadpool_limits(1, user_api="blas"):
-        solved = [(weight / scale, bias) for weight, bias in solve(inputs, data.y, mass, penalties, likelihood, until)]
-    return [(weight, bias - weight @ centre) for weight, bias in solved]
+    for weight, bias in solve(inputs, data.y, mass, penalties, likelihood, until):
+        yield weight / scale, bias - (weight / scale) @ centre
 
 
-def _least_squares(inputs, y, mass, penalties, likelihood, until) -> list[Head]:
+def _least_squares(inputs, y, mass, penalties, likelihood, until) -> Iterator[Head]:
     middle, target = (mass * inputs).sum(axis=0), (mass * y).sum(axis=0)
     shifted = inputs - middle
     gram, moment = (mass * shifted).T @ shifted, (mass * shifted).T @ (y - target)
-    weights = [np.linalg.solve(gram + penalty * np.eye(inputs.shape[1]), moment).T for penalty in penalties]
-    return [(weight, target - weight @ middle) for weight in weights]
+    for penalty in penalties:
+        weight = np.linalg.solve(gram + penalty * np.eye(inputs.shape[1]), moment).T
+        yield weight, target - weight @ middle
 
 
-def _logistic(inputs, y, mass, penalties, likelihood, until) -> list[Head]:
+def _logistic(inputs, y, mass, penalties, likelihood, until) -> Iterator[Head]:
     """Minimise in coordinates in which all directions are about as steep, no more of them than there are examples."""
-    classes, found = y.shape[1], []
+    classes = y.shape[1]
     _, spreads, axes = np.linalg.svd(np.sqrt(mass) * inputs, full_matrices=False)
     scores, weight, bias = inputs @ axes.T, np.zeros((classes, len(axes))), np.zeros(classes)
     for penalty in penalties:
@@ -146,5 +161,4 @@ def _logistic(inputs, y, mass, penalties, likelihood, until) -> list[Head]:
         options = {"maxiter": 1000, "ftol": until, "gtol": 1e-6}
         flat = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
         weight, bias = flat[:-classes].reshape(classes, -1) * unit, flat[-classes:]
-        found.append((weight @ axes, bias))
-    return found
+        yield weight @ axes, bias
