@@ -64,9 +64,10 @@ class Config:
 
 LR = (0.002, 0.004, 0.008, 0.015, 0.03)
 DECAY = {"lr": LR, "weight_decay": (0.0, 1e-3, 1e-2)}
-PRIOR = {"lr": LR, "prior": ((1.0, None), (10.0, 0.01), (30.0, 0.01))}
-"""Strength and penalty (None: chosen) of a base measure. A first look at the tuning parts had ρ from 1 to 30 level, and
-random heads ahead of the probe's: their average is less sure than they are, and wants labels that are surer."""
+PRIOR = {"lr": LR, "prior": ((1.0, None, 0.0), (10.0, 0.01, 0.0), (30.0, 0.001, 0.01))}
+"""Strength of a base measure, the penalty of its probe (None: chosen), and weight decay. A first look at the tuning
+parts had random heads ahead of the probe's; an average of such is less sure than its members, and wants labels that are
+surer than a probe which predicts well."""
 GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     # fifteen settings each; what a method has besides its rate is what its paper tunes
     "fine-tuning": DECAY,
@@ -137,11 +138,12 @@ def fitted(
 
     Probes that were fitted on the split before are in `bases`, by their penalty.
     """
-    descent = {key: value for key, value in settings.items() if key in DESCENT}
+    _, penalty, decay = settings.get("prior", (None, None, 0.0))
+    descent = {"weight_decay": decay} | {key: value for key, value in settings.items() if key in DESCENT}
     started, steps = time.perf_counter(), target.steps if config.steps is None else config.steps
     learner = TorchLearner(target.net(), replace(Fit(steps=steps, batch=target.batch), **descent))
     data = nptl.classification(split.x, split.y, target.classes)
-    penalty, known = settings.get("prior", (None, None))[1], {} if bases is None else bases
+    known = {} if bases is None else bases
     if penalty not in known:
         known[penalty] = nptl.linear_probe(learner, data, penalty=penalty)
     if name == "linear probe":
