@@ -7,7 +7,7 @@ believed of an example comes from a probe that has not seen its label. Atoms are
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from bayes_persona.nptl.likelihood import Likelihood
 from bayes_persona.seeds import generator
 from bayes_persona.types import Data, Learner, Params
 
+Pseudo = Literal["soft", "hard", "sample"]
+"""Labels of atoms: the probabilities themselves, the most probable class, or a class drawn anew for every particle."""
 Sampler = Callable[[int], tuple[Any, Float[np.ndarray, "t k"]]]
 """Draws pseudo-examples from a base measure of one's own: from a seed, inputs and their targets."""
 
@@ -132,6 +134,37 @@ def zero_shot(learner: ProbedLearner, data: Data) -> BaseMeasure:
     if believed.shape != data.y.shape:
         raise MismatchError(f"y: the net has {believed.shape[1]} outputs, the labels {data.y.shape[1]} columns")
     return BaseMeasure(learner.params, believed)
+
+
+def atoms_of(base: BaseMeasure, pseudo: Pseudo, likelihood: Likelihood, seed: int) -> BaseMeasure:
+    """Give a base measure with the labels of its atoms as one draw shall have them.
+
+    Args:
+        base: Its labels are probabilities.
+        pseudo: As they are, the most probable of each, or one drawn from each.
+        likelihood: What they are probabilities of.
+        seed: Names the draw.
+
+    Raises:
+        ConfigError: If labels are numbers (gaussian), of which none is the most probable.
+
+    >>> base = BaseMeasure(params={}, labels=np.array([[0.2, 0.8], [0.7, 0.3]]))
+    >>> atoms_of(base, "hard", "categorical", seed=0).labels.tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    if pseudo == "soft":
+        return base
+    if likelihood == "gaussian":
+        raise ConfigError(f"pseudo: {pseudo!r} is for probabilities; a regression's beliefs are soft, with their noise")
+    labels, rng = base.labels, generator(seed, "pseudo-labels")
+    if likelihood == "bernoulli":
+        threshold = 0.5 if pseudo == "hard" else rng.random(labels.shape)
+        return base._replace(labels=(labels > threshold).astype(labels.dtype))
+    if pseudo == "hard":
+        chosen = labels.argmax(axis=1)
+    else:
+        chosen = (labels.cumsum(axis=1) < rng.random((len(labels), 1)) * labels.sum(axis=1, keepdims=True)).sum(axis=1)
+    return base._replace(labels=np.eye(labels.shape[1])[chosen])
 
 
 def random_head(learner: ProbedLearner, params: Params, data: Data, seed: int) -> Params:

@@ -19,7 +19,7 @@ import numpy as np
 from bayes_persona import ranges
 from bayes_persona.bma import average, predictions
 from bayes_persona.errors import ConfigError, MismatchError
-from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, linear_probe, random_head
+from bayes_persona.nptl.base_measure import BaseMeasure, ProbedLearner, Pseudo, atoms_of, linear_probe, random_head
 from bayes_persona.nptl.data import subset
 from bayes_persona.nptl.likelihood import NOISE, log_likelihood
 from bayes_persona.nptl.method import Fit, How, fit_all, identity
@@ -50,6 +50,9 @@ class NPTL:
     """Share weights inside this many random blocks of examples; none draws every example its own (exact)."""
     heads: Heads = "probed"
     """Start every particle from the probe's head, or each from a random one: further apart, and longer on the way."""
+    pseudo: Pseudo = "soft"
+    """Believe probabilities ("soft"), the most probable class of each input ("hard"), or one that is drawn anew for
+    every particle ("sample"), which adds the prior's own noise to the posterior."""
     exclude_failed: bool = False
     """Leave out draws whose loss stops being finite, and warn; otherwise the first such draw is an error."""
 
@@ -58,6 +61,8 @@ class NPTL:
         ranges.at_least(self, 0, "rho")
         if self.heads not in get_args(Heads):
             raise ConfigError(f"heads: expected one of {', '.join(get_args(Heads))}, got {self.heads!r}")
+        if self.pseudo not in get_args(Pseudo):
+            raise ConfigError(f"pseudo: expected one of {', '.join(get_args(Pseudo))}, got {self.pseudo!r}")
 
     def sample(
         self,
@@ -82,6 +87,7 @@ class NPTL:
             title: Name beside the progress bar; None shows no bar.
 
         Raises:
+            ConfigError: If pseudo-labels of a regression shall be hard or drawn.
             MismatchError: If the base measure was made for other data, or the folder holds draws of another posterior.
             DataError: If a draw's loss stops being finite.
 
@@ -101,7 +107,8 @@ class NPTL:
             name, params = child(seed, "particle", particle), base.params
             if self.heads == "random":
                 params = random_head(learner, params, data, name)
-            return Fit(params, self._weighted(base, data, name), child(name, "fit"))
+            believed = atoms_of(base, self.pseudo, getattr(learner, "likelihood", "categorical"), name)
+            return Fit(params, self._weighted(believed, data, name), child(name, "fit"))
 
         settings = {**_law(self), "seed": seed, "data": identity(data, base)}
         return fit_all(

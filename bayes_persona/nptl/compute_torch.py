@@ -1,5 +1,6 @@
 """Where and how precisely torch computes: arrays in, arrays out, a chunk of examples at a time."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,23 @@ class Compute:
     """cpu, cuda, cuda:1 …"""
     precision: str = "float32"
     """float32 or bfloat16."""
+
+    def placed(self, net: nn.Module) -> nn.Module:
+        """Give a copy of a net on the device, wherever its parts were, in its mood of prediction.
+
+        Raises:
+            ConfigError: If there is no such device, or a part holds no numbers yet.
+
+        >>> Compute().placed(nn.Linear(1, 1)).training
+        False
+        """
+        for name, part in (*net.named_parameters(), *net.named_buffers()):
+            if part.is_meta:
+                raise ConfigError(f"net: {name} is on the meta device, which holds no numbers; load its weights first")
+        try:
+            return copy.deepcopy(net).to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device: {self.device!r} is not to be had here: {error}") from error
 
     def tensors(self, x: Any) -> Any:
         """Give arrays (or a dict of them) as tensors on the device, in single precision if in double."""

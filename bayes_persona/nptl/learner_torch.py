@@ -78,8 +78,9 @@ class TorchLearner:
     or frozen by hand is taken as it is meant.
 
     Args:
-        net: The pretrained net; it is copied here and never touched. It takes a tensor, or (transformers) the entries
-            of a dict as keywords, and gives outputs (n, k), or an object that has them as `logits`.
+        net: The pretrained net; it is copied here, to the device of the config, and never touched. It takes a tensor,
+            or (transformers) the entries of a dict as keywords, and gives outputs (n, k), or an object that has them as
+            `logits`.
         config: How to fit.
         head: Dotted name of the final `nn.Linear`, whose inputs are the features; None takes the net's last one.
         likelihood: What the outputs mean: `"categorical"`, `"bernoulli"` (multi-label) or `"gaussian"` (regression).
@@ -87,7 +88,7 @@ class TorchLearner:
 
     Raises:
         ConfigError: If there is no such head, or it is not linear (the message lists the linear layers there are), or
-            nothing is left to train.
+            nothing is left to train; or if there is no such device, or a part of the net holds no numbers yet.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> learner = TorchLearner(net, trainable=("2.*",))
@@ -111,7 +112,7 @@ class TorchLearner:
         self.likelihood: Likelihood = likelihood
         self.head = net_torch.find_head(net, head)
         self._compute = Compute(self.config.device, self.config.precision)
-        self._net = copy.deepcopy(net).to(self.config.device).eval()
+        self._net = self._compute.placed(net)
         named = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
         self._trained = tuple(name for name in named if any(fnmatch(name, pattern) for pattern in trainable))
         if not self._trained:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bayes_persona import ConfigError, Data, MismatchError, nptl
 from bayes_persona.nptl import BaseMeasure
+from bayes_persona.nptl.base_measure import atoms_of
 from bayes_persona.weights import dirichlet_process
 
 N, CLASSES = 200, 3
@@ -199,3 +200,47 @@ def test_a_sampler_of_ones_own_draws_pseudo_examples_anew_for_every_particle():
     # half of the mass is believed to be of the last class
     expected = (data.y.mean(axis=0) + np.array([0.0, 0.0, 1.0])) / 2
     assert np.abs(posterior.mean()["mean"] - expected).max() < 0.02
+
+
+def test_hard_beliefs_are_the_most_probable_and_drawn_ones_have_the_probabilities():
+    data, base = problem()
+    hard = nptl.NPTL(particles=2, rho=1e7, pseudo="hard").sample(Mean(), base, data, seed=0)
+    assert np.abs(hard[0]["mean"] - np.eye(CLASSES)[base.labels.argmax(axis=1)].mean(axis=0)).max() < 1e-2
+    drawn = [atoms_of(base, "sample", "categorical", seed).labels for seed in range(2000)]
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    assert np.allclose(np.sum(drawn, axis=2), 1)
+    spread = np.sqrt(base.labels * (1 - base.labels) / len(drawn))
+    assert (np.abs(np.mean(drawn, axis=0) - base.labels) < 5 * spread + 1e-3).all()
+    several = BaseMeasure({}, base.labels[:, :2])
+    assert np.array_equal(atoms_of(several, "hard", "bernoulli", 0).labels, several.labels > 0.5)
+    yes = np.mean([atoms_of(several, "sample", "bernoulli", seed).labels for seed in range(2000)], axis=0)
+    assert np.abs(yes - several.labels).max() < 5 * np.sqrt(0.25 / 2000)
+
+
+def test_drawn_beliefs_widen_the_posterior_and_are_the_same_in_any_order():
+    """Var = E Var(θ | q) + Var E(θ | q): drawing q_i adds Σ ((α/n)/(α + n))² q(1 - q), and the first part grows."""
+    data, base = problem()
+    soft, drawn = (
+        nptl.NPTL(particles=800, rho=10.0, pseudo=pseudo).sample(Mean(), base, data, seed=1).stacked()["mean"]
+        for pseudo in ("soft", "sample")
+    )
+    alpha = 10.0 * N
+    q, y, real, pseudo = base.labels, data.y, 1 / (alpha + N), alpha / N / (alpha + N)
+    mean = real * y.sum(axis=0) + pseudo * q.sum(axis=0)
+    second = real * (y**2).sum(axis=0) + pseudo * q.sum(axis=0)  # E of a drawn label's square is its probability
+    between = (pseudo**2 * q * (1 - q)).sum(axis=0)
+    within = (second - mean**2 - between) / (alpha + N + 1)
+    assert np.abs(drawn.std(axis=0) / np.sqrt(within + between) - 1).max() < 0.1
+    assert (drawn.std(axis=0) > 1.5 * soft.std(axis=0)).all()
+    again = nptl.NPTL(particles=3, rho=10.0, pseudo="sample").sample(Mean(), base, data, seed=1)
+    assert np.array_equal(again[2]["mean"], drawn[2])
+
+
+def test_a_regressions_beliefs_are_soft():
+    data, base = problem()
+
+    class Gaussian(Mean):
+        likelihood = "gaussian"
+
+    with pytest.raises(ConfigError, match="pseudo: 'hard' is for probabilities"):
+        nptl.NPTL(particles=1, pseudo="hard").sample(Gaussian(), base, data, seed=0)

@@ -239,3 +239,18 @@ def test_half_precision_and_a_constant_rate_fit_too():
         params = learner.fit(learner.params, DATA, 0)
         assert (learner.predict(params, X).argmax(axis=1) == Y).mean() > 0.9
         assert params["3.weight"].dtype == np.float32
+
+
+def test_parts_that_hold_no_numbers_and_devices_that_are_not_there_are_named():
+    half = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2, device="meta"))
+    with pytest.raises(ConfigError, match=r"net: 2.weight is on the meta device, which holds no numbers"):
+        TorchLearner(half)
+    with pytest.raises(ConfigError, match="device: 'nonsense' is not to be had here"):
+        TorchLearner(net(), Config(device="nonsense"))
+
+
+def test_fewer_examples_than_a_batch_are_all_taken_every_step():
+    few = Data(X[:3], DATA.y[:3], np.ones(3))
+    learner, whole = TorchLearner(net(), Config(steps=4, batch=64)), TorchLearner(net(), Config(steps=4, batch=3))
+    one, other = (made.fit(made.params, few, 0) for made in (learner, whole))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
