@@ -27,13 +27,15 @@ MEMBERS, EXAMPLES, TUNED = 10, 100, 2
 RATES, STEPS, PRECISIONS = (0.003, 0.01, 0.03, 0.1), (0.0001, 0.0003, 0.001, 0.003), (1e2, 1e3, 1e4, 1e5)
 RHOS = (0.3, 1.0, 3.0, 10.0)
 BURN_IN, EVERY = 300, 70
+PENALTY = 0.01
+"""Of the probe that all start from."""
 
 
 def started(digits: Split, lr: float = FIT.lr):
     """Give learner, data and the probed start that everybody gets."""
     learner = TorchLearner(pretrained(), replace(FIT, lr=lr), head="head")
     data = nptl.classification(digits.x, digits.y, CLASSES)
-    return learner, data, nptl.linear_probe(learner, data)
+    return learner, data, nptl.linear_probe(learner, data, penalty=PENALTY)
 
 
 def by_nptl(digits: Split, rho: float, seed: int) -> np.ndarray:
