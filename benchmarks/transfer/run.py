@@ -64,10 +64,13 @@ class Config:
 
 LR = (0.002, 0.004, 0.008, 0.015, 0.03)
 DECAY = {"lr": LR, "weight_decay": (0.0, 1e-3, 1e-2)}
-PRIOR = {"lr": LR, "prior": ((1.0, None, 0.0), (10.0, 0.01, 0.0), (30.0, 0.001, 0.01))}
-"""Strength of a base measure, the penalty of its probe (None: chosen), and weight decay. A first look at the tuning
-parts had random heads ahead of the probe's; an average of such is less sure than its members, and wants labels that are
-surer than a probe which predicts well."""
+PRIOR = {
+    "lr": LR,
+    "prior": ((1.0, None, 0.0, "probed"), (10.0, 0.01, 0.0, "random"), (30.0, 0.001, 0.01, "random")),
+}
+"""Strength of a base measure, the penalty of its probe (None: chosen), weight decay, and where heads start. The first is
+the library's own. A first look at the pictures' tuning parts had random heads ahead of the probe's; an average of such
+is less sure than its members, and wants labels that are surer than a probe which predicts well."""
 GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     # fifteen settings each; what a method has besides its rate is what its paper tunes
     "fine-tuning": DECAY,
@@ -121,7 +124,7 @@ def method(name: str, particles: int, steps: int, settings: Mapping[str, Any]) -
     if name == "Bayesian bootstrap":
         own |= {"rho": 0.0}
     if name in ("NPTL", "distillation ensemble"):
-        own |= {"rho": settings["prior"][0], "heads": "random"}
+        own |= {"rho": settings["prior"][0], "heads": settings["prior"][3]}
     return makers[name](particles=1 if name in ("fine-tuning", "L2-SP") else particles, **own)
 
 
@@ -138,7 +141,7 @@ def fitted(
 
     Probes that were fitted on the split before are in `bases`, by their penalty.
     """
-    _, penalty, decay = settings.get("prior", (None, None, 0.0))
+    _, penalty, decay, _ = settings.get("prior", (None, None, 0.0, None))
     descent = {"weight_decay": decay} | {key: value for key, value in settings.items() if key in DESCENT}
     started, steps = time.perf_counter(), target.steps if config.steps is None else config.steps
     learner = TorchLearner(target.net(), replace(Fit(steps=steps, batch=target.batch), **descent))
