@@ -68,9 +68,9 @@ PRIOR = {
     "lr": LR,
     "prior": ((1.0, None, 0.0, "probed"), (10.0, 0.01, 0.0, "random"), (30.0, 0.001, 0.01, "random")),
 }
-"""Strength of a base measure, the penalty of its probe (None: chosen), weight decay, and where heads start. The first is
-the library's own. A first look at the pictures' tuning parts had random heads ahead of the probe's; an average of such
-is less sure than its members, and wants labels that are surer than a probe which predicts well."""
+"""Strength of a base measure, the penalty of its probe (None: chosen), weight decay, and where heads start. The first
+is the library's own. A first look at the pictures' tuning parts had random heads ahead of the probe's; an average of
+such is less sure than its members, and wants labels that are surer than a probe which predicts well."""
 GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     # fifteen settings each; what a method has besides its rate is what its paper tunes
     "fine-tuning": DECAY,
