@@ -129,7 +129,8 @@ def test_laplace_moves_nothing_but_the_head_and_is_sure_of_much_data():
     spreads, noisy = [], np.where(np.random.default_rng(1).random(60) < 0.25, 1 - Y, Y)
     for copies in (1, 20):
         data = nptl.classification(np.tile(X, (copies, 1)), np.tile(noisy, copies), 2)
-        posterior = LastLayerLaplace(particles=200).sample(mine, nptl.linear_probe(mine, data), data, seed=0)
+        base = nptl.linear_probe(mine, data, penalty=0.01)
+        posterior = LastLayerLaplace(particles=200).sample(mine, base, data, seed=0)
         stacked = posterior.stacked()
         assert np.ptp(stacked["0.weight"], axis=0).max() == 0
         spreads.append(stacked["2.weight"].std(axis=0).mean())
